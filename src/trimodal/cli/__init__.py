@@ -1,0 +1,50 @@
+"""The `trimodal` command: its subcommands come from the entry-point group `trimodal.commands`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from trimodal import __version__
+from trimodal.errors import TrimodalError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand; its module imports nothing heavy before `run` is called."""
+
+    name: str
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code; a user's mistake is one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="trimodal", description="Pre-train, fine-tune and serve one model of three modalities."
+    )
+    parser.add_argument("--version", action="version", version=f"trimodal {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for entry in sorted(entry_points(group="trimodal.commands"), key=lambda e: e.name):
+        command: Command = entry.load()
+        subparser = subparsers.add_parser(
+            command.name, help=command.help, description=command.help
+        )
+        command.configure(subparser)
+        subparser.set_defaults(run=command.run)
+    options = parser.parse_args(arguments)
+    return guarded(lambda: options.run(options))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run `action`; turn the errors that users cause into one line and an exit code."""
+    try:
+        return action()
+    except TrimodalError as error:
+        print(f"trimodal: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("trimodal: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,369 @@
+"""The configuration of a run: strict YAML, then `key=value` overrides, as nested frozen dataclasses.
+
+    config = load_config("configs/demo.yaml", ["training.max_steps=10"])
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from trimodal.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionAugmentConfig:
+    """Random affine changes of a training picture; ranges are symmetric about no change."""
+
+    rotate_degrees: float = 0.0
+    scale: float = 0.0
+    shear_degrees: float = 0.0
+    shift: float = 0.0
+    """Fraction of the height and width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechAugmentConfig:
+    """Random changes of training speech, made on its log-mel frames."""
+
+    stretch: float = 0.0
+    """Longest relative change of duration."""
+    warp: float = 0.0
+    """Longest relative change of the frequency axis (vocal-tract length)."""
+    tilt: float = 0.0
+    """Largest spectral tilt, in standard deviations from the lowest to the highest band."""
+    noise: float = 0.0
+    """Probability of a noise floor at a random level."""
+    shift: int = 0
+    """Most frames added or cut at either end."""
+    frequency_mask: int = 0
+    """Most adjacent mel bands hidden."""
+    time_mask: float = 0.0
+    """Largest fraction of the frames hidden in one span."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is trained on."""
+
+    train: tuple[str, ...]
+    """Manifests, read as one."""
+    tokenizer: str
+    """A SentencePiece model, see `trimodal tokenizer train text`."""
+    validation: str | None = None
+    test: str | None = None
+    cache_gigabytes: float = 2.0
+    """Decoded media kept in memory by each loader process."""
+    num_workers: int = 1
+    vision_augment: VisionAugmentConfig = field(default_factory=VisionAugmentConfig)
+    speech_augment: SpeechAugmentConfig = field(default_factory=SpeechAugmentConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionInputConfig:
+    """How pictures become patches."""
+
+    patch_size: int = 16
+    max_tokens: int = 1024
+    """A larger picture is scaled down to this many patches, keeping its shape."""
+    max_pixels: int = 40_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechInputConfig:
+    """How waveforms become log-mel frames."""
+
+    sample_rate: int = 16_000
+    num_mels: int = 80
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    stride: int = 4
+    """Frames a token; the frontend halves twice."""
+    max_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.stride != 4:
+            raise ConfigError("speech_input.stride: must be 4, the frontend halves the frames twice")
+        if self.window_ms < self.hop_ms:
+            raise ConfigError("speech_input.window_ms: must not be shorter than hop_ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A stack of pre-norm blocks."""
+
+    width: int = 256
+    depth: int = 4
+    num_heads: int = 4
+    mlp_ratio: float = 2.667
+    dropout: float = 0.0
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ConfigError(
+                f"width {self.width} is not a multiple of num_heads {self.num_heads}"
+            )
+        if (self.width // self.num_heads) % 4:
+            raise ConfigError(
+                f"head size {self.width // self.num_heads} is not a multiple of 4, "
+                "which axial rotary positions need"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout} is not in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+    """Padded capacity of each range of the unified vocabulary."""
+
+    text: int = 8192
+    vision: int = 1024
+    speech: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The architecture; saved with the model."""
+
+    vision: TransformerConfig = field(default_factory=TransformerConfig)
+    text: TransformerConfig = field(default_factory=TransformerConfig)
+    speech: TransformerConfig = field(default_factory=TransformerConfig)
+    trunk: TransformerConfig = field(default_factory=TransformerConfig)
+    vision_input: VisionInputConfig = field(default_factory=VisionInputConfig)
+    speech_input: SpeechInputConfig = field(default_factory=SpeechInputConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    max_text_tokens: int = 512
+    embedding_dim: int = 256
+    matryoshka: tuple[int, ...] = ()
+    """Shorter prefixes of the embedding that are trained as embeddings of their own."""
+
+    def __post_init__(self) -> None:
+        for dim in self.matryoshka:
+            if not 0 < dim < self.embedding_dim:
+                raise ConfigError(
+                    f"matryoshka: {dim} is not shorter than embedding_dim {self.embedding_dim}"
+                )
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Every length at which an embedding may be cut, in rising order."""
+        return (*sorted(self.matryoshka), self.embedding_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    """Contrast of every present pair of modalities."""
+
+    weight: float = 1.0
+    loss: Literal["infonce", "sigmoid"] = "infonce"
+    positives: Literal["sample", "group", "label"] = "group"
+    """Which rows belong together; a row without that key belongs to itself alone."""
+    fused: float = 0.5
+    """Fraction of the samples for which a fused view is contrasted too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedConfig:
+    """Prediction of hidden parts of an observed modality from the rest and the other modalities."""
+
+    weight: float = 0.5
+    rate: float = 0.5
+    """Fraction of the samples that get a masked view in a step."""
+    vision_ratio: float = 0.6
+    text_ratio: float = 0.3
+    speech_ratio: float = 0.5
+    vision_block: int = 1
+    """Side of the square blocks of patches that are hidden together."""
+    speech_span: int = 3
+    """Tokens hidden together; three are wider than the frontend's receptive field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectivesConfig:
+    """The objectives of a run; one that is left out, or whose weight is 0, is not computed."""
+
+    contrastive: ContrastiveConfig | None = None
+    masked: MaskedConfig | None = None
+
+    def __post_init__(self) -> None:
+        if not any(o and o.weight > 0 for o in (self.contrastive, self.masked)):
+            raise ConfigError("objectives: none has a weight above 0, so nothing would be learnt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long and how a run trains."""
+
+    max_steps: int = 1000
+    batch_size: int = 256
+    """Samples a step over all processes."""
+    token_budget: int = 16_384
+    """Tokens that one process encodes at once; a larger share is cut into micro-batches."""
+    learning_rate: float = 5e-4
+    min_learning_rate: float = 0.0
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    validate_every: int = 0
+    """Steps between evaluations on `data.validation`; 0 evaluates at the end only."""
+    init_from: str | None = None
+    """A model folder whose weights training starts from."""
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.batch_size < 2:
+            raise ConfigError("training: max_steps must be at least 1 and batch_size at least 2")
+        if self.warmup_steps > self.max_steps:
+            raise ConfigError(
+                f"training.warmup_steps: {self.warmup_steps} is more than max_steps {self.max_steps}"
+            )
+        if self.keep_checkpoints < 1 or self.checkpoint_every < 1:
+            raise ConfigError("training: keep_checkpoints and checkpoint_every must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that `accelerate launch -m trimodal.train` needs."""
+
+    run_dir: str
+    seed: int = 0
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objectives: ObjectivesConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file and apply `dotted.key=value` overrides, whose values are YAML too.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or a value is not what a run takes.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no keys")
+    for override in overrides:
+        _override(tree, override)
+    return parse(RunConfig, tree, "")
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not of the form key=value")
+    *parents, leaf = key.split(".")
+    node: Any = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: {parent} is a value, it has no keys below it")
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain dictionaries, lists and scalars, ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def dump_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration, which `load_config` reads back to an equal one."""
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def parse(cls: type[T], tree: object, path: str) -> T:
+    """Build the dataclass `cls` from plain dictionaries; `path` is where in the file this is.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, or a combination that cannot be.
+    """
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path or 'the configuration'}: expected keys, got {tree!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    prefix = f"{path}." if path else ""
+    for key in tree:
+        if key not in fields:
+            raise ConfigError(f"{prefix}{key}: no such key{_nearest(str(key), list(fields))}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in tree:
+            raise ConfigError(f"{prefix}{name}: missing")
+    values = {key: _value(hints[key], item, f"{prefix}{key}") for key, item in tree.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        message = str(error)
+        where = "" if not path or message.startswith(path.split(".")[-1]) else f"{path}: "
+        raise ConfigError(where + message) from None
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f", did you mean {close[0]}?" if close else f"; the keys are {', '.join(names)}"
+
+
+def _value(hint: Any, item: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return parse(hint, item, path)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if item is None and type(None) in arguments:
+            return None
+        return _value(next(a for a in arguments if a is not type(None)), item, path)
+    if origin is Literal:
+        if item not in arguments:
+            raise ConfigError(f"{path}: {item!r} is not one of {', '.join(map(str, arguments))}")
+        return item
+    if origin is tuple:
+        return _tuple(arguments, item, path)
+    return _scalar(hint, item, path)
+
+
+def _tuple(arguments: tuple[Any, ...], item: Any, path: str) -> tuple[Any, ...]:
+    items = [item] if isinstance(item, str) else item
+    if not isinstance(items, list | tuple):
+        raise ConfigError(f"{path}: expected a list, got {item!r}")
+    if arguments[-1] is not Ellipsis and len(items) != len(arguments):
+        raise ConfigError(f"{path}: expected {len(arguments)} values, got {len(items)}")
+    return tuple(_value(arguments[0], value, f"{path}[{i}]") for i, value in enumerate(items))
+
+
+def _scalar(hint: type, item: Any, path: str) -> Any:
+    if hint is float and isinstance(item, int) and not isinstance(item, bool):
+        return float(item)
+    if hint is float and isinstance(item, str):  # YAML 1.1 reads 1e-4 as a string
+        try:
+            return float(item)
+        except ValueError:
+            pass
+    if type(item) is not hint:
+        raise ConfigError(f"{path}: expected {hint.__name__}, got {item!r}")
+    return item

@@ -1,0 +1,14 @@
+"""The model, as Hugging Face classes registered with its Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from trimodal.models.inference import cut
+from trimodal.models.loading import load
+from trimodal.models.trimodal import TrimodalConfig, TrimodalModel, TrimodalOutput
+from trimodal.processors import TrimodalProcessor
+
+__all__ = ["TrimodalConfig", "TrimodalModel", "TrimodalOutput", "cut", "load"]
+
+AutoConfig.register(TrimodalConfig.model_type, TrimodalConfig)
+AutoModel.register(TrimodalConfig, TrimodalModel)
+AutoProcessor.register(TrimodalConfig, TrimodalProcessor)

@@ -1,0 +1,54 @@
+"""Embedding of samples by a model: packed to a token budget, the same alone or together.
+
+    vectors = embed_samples(model, samples, token_budget=16_384)
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from trimodal.assembly import assemble
+from trimodal.batch import Modality, Sample, to_device
+from trimodal.packing import first_fit
+
+if TYPE_CHECKING:
+    from trimodal.models.trimodal import TrimodalModel
+
+SLOTS = (*(modality.data_name for modality in Modality), "fused")
+
+
+def embed_samples(
+    model: "TrimodalModel", samples: Sequence[Sample], token_budget: int
+) -> dict[str, np.ndarray]:
+    """`image`, `text`, `speech` and `fused` vectors (N, E), NaN where absent."""
+    dim = model.architecture.embedding_dim
+    vectors = {slot: np.full((len(samples), dim), np.nan, dtype=np.float32) for slot in SLOTS}
+    was_training = model.training
+    model.eval()
+    # a fused sample is computed once in its encoders and once in the trunk
+    costs = [sample.num_tokens * (1 + (len(sample.media) > 1)) for sample in samples]
+    for indices in first_fit(costs, token_budget):
+        chosen = [samples[i] for i in indices]
+        batch = assemble(
+            chosen,
+            fused=[frozenset(s.media) if len(s.media) > 1 else None for s in chosen],
+        )
+        with torch.inference_mode():
+            output = model(**to_device(batch, model.device).inputs())
+        assert output.z_NSE is not None  # noqa: S101 - forward always sets it
+        z_NSE = output.z_NSE.float().cpu().numpy()
+        for row, (i, sample) in enumerate(zip(indices, chosen, strict=True)):
+            for modality in sample.media:
+                vectors[modality.data_name][i] = z_NSE[row, modality]
+            alone = len(sample.media) == 1
+            vectors["fused"][i] = z_NSE[row, next(iter(sample.media)) if alone else len(Modality)]
+    model.train(was_training)
+    return vectors
+
+
+def cut(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """The first `dim` numbers of each vector, brought back to unit norm (Kusupati et al., 2022)."""
+    prefix = vectors[..., :dim]
+    return prefix / np.linalg.norm(prefix, axis=-1, keepdims=True)

@@ -1,0 +1,117 @@
+"""Transformer blocks over packed tokens, one class for every encoder and for the trunk.
+
+    x_TD = Transformer(config)(x_TD, tokens)
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from trimodal_kernels import Segments, packed_attention
+
+from trimodal.batch import TokenBatch
+from trimodal.config import TransformerConfig
+
+
+def rotary_angles(positions_T2: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, 1, K/2) of axial rotary positions (Su et al., 2021).
+
+    The first half of the frequencies turns with the row, the second with the column. Text and
+    speech carry their index in both, which makes them ordinary one-dimensional positions.
+    """
+    quarter = head_dim // 4
+    exponent = torch.arange(quarter, device=positions_T2.device, dtype=torch.float32) / quarter
+    frequency = theta**-exponent
+    angle_T2q = positions_T2.float()[:, :, None] * frequency
+    angle_T1k = angle_T2q.flatten(1)[:, None, :]
+    return angle_T1k.cos(), angle_T1k.sin()
+
+
+def rotate(x_THK: Tensor, cos_T1k: Tensor, sin_T1k: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + K/2]) of a head by its angle."""
+    a, b = x_THK.chunk(2, dim=-1)
+    cos, sin = cos_T1k.to(x_THK.dtype), sin_T1k.to(x_THK.dtype)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Packed attention with separate q, k, v, o Linears and normalised queries and keys."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        head_dim = config.width // config.num_heads
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.width, bias=False)
+        self.v_proj = nn.Linear(config.width, config.width, bias=False)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(head_dim, eps=1e-6)
+        self.k_norm = nn.RMSNorm(head_dim, eps=1e-6)
+
+    def forward(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(T, D) to (T, D)."""
+        q, k, v = (
+            project(x_TD).unflatten(-1, (self.num_heads, -1))
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q = rotate(self.q_norm(q).to(v.dtype), *rotary)
+        k = rotate(self.k_norm(k).to(v.dtype), *rotary)
+        return self.o_proj(packed_attention(q, k, v, segments).flatten(1))
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer, 2020)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = max(8, round(config.width * config.mlp_ratio / 8) * 8)
+        self.gate_proj = nn.Linear(config.width, hidden, bias=False)
+        self.up_proj = nn.Linear(config.width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, config.width, bias=False)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """(T, D) to (T, D)."""
+        return self.down_proj(F.silu(self.gate_proj(x_TD)) * self.up_proj(x_TD))
+
+
+class Block(nn.Module):
+    """A pre-norm residual block."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp = GatedMLP(config)
+        self.dropout = config.dropout
+
+    def forward(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(T, D) to (T, D)."""
+        attended = self.attention(self.attention_norm(x_TD), rotary, segments)
+        x_TD = x_TD + F.dropout(attended, self.dropout, self.training)
+        return x_TD + F.dropout(self.mlp(self.mlp_norm(x_TD)), self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """Blocks and a final norm over packed tokens."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def forward(self, x_TD: Tensor, tokens: TokenBatch) -> Tensor:
+        """(T, D) to (T, D); a token sees what `tokens.segments` lets it."""
+        config = self.config
+        rotary = rotary_angles(
+            tokens.positions_T2, config.width // config.num_heads, config.rope_theta
+        )
+        for block in self.blocks:
+            x_TD = block(x_TD, rotary, tokens.segments)
+        return self.norm(x_TD)
+
+    def output_scale(self) -> float:
+        """Standard deviation for the Linears that write to the residual stream (GPT-2)."""
+        return 0.02 / math.sqrt(2 * max(1, self.config.depth))

@@ -1,0 +1,305 @@
+"""The model of images, text and speech as one Hugging Face model.
+
+    model = trimodal.load("runs/demo/model")
+    model.embed(image=["seven.png"], text=["seven"])["image"]
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from trimodal.batch import (
+    MediaBatch,
+    Medium,
+    Modality,
+    Sample,
+    Views,
+    pack_media,
+    to_device,
+)
+from trimodal.config import ModelConfig, TransformerConfig, parse, to_dict
+from trimodal.errors import StorageError
+from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
+from trimodal.models.heads import EmbeddingHead, PredictionHead
+from trimodal.models.inference import embed_samples
+from trimodal.models.layers import Transformer
+from trimodal.processors import TrimodalProcessor
+from trimodal.processors.speech import SpeechSource
+from trimodal.processors.vision import ImageSource
+from trimodal.vocabulary import Vocabulary
+
+FUSED = len(Modality)
+"""The slot of `TrimodalOutput.z_NSE` after those of the modalities."""
+MAX_SCALE = 100.0
+"""Ceiling of the logit scale (Radford et al., 2021)."""
+
+
+class TrimodalConfig(PreTrainedConfig):
+    """The architecture as Hugging Face stores it; `architecture` is the checked form."""
+
+    model_type = "trimodal"
+
+    def __init__(
+        self,
+        architecture: Mapping[str, Any] | None = None,
+        class_labels: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        parsed = parse(ModelConfig, architecture or {}, "architecture")
+        self.architecture = to_dict(parsed)
+        self.class_labels = list(class_labels)
+        super().__init__(**kwargs)
+
+
+@dataclass
+class TrimodalOutput(ModelOutput):
+    """What one forward of a micro-batch computes; slots are vision, text, speech, fused."""
+
+    z_NSE: Tensor | None = None
+    """(N, 4, E) unit-norm embeddings of the samples; zeros where absent."""
+    predictions: dict[str, Tensor] | None = None
+    """By modality name, logits (K, size) or features (K, P) for `Views.predictions`."""
+    logit_scale: Tensor | None = None
+    logit_bias: Tensor | None = None
+    zero: Tensor | None = None
+    """0, and a path of gradient 0 to every parameter that this micro-batch does not use."""
+
+
+class Encoder(nn.Module):
+    """A frontend, blocks, the way into the trunk and the way into the embedding."""
+
+    def __init__(
+        self, frontend: nn.Module, config: TransformerConfig, trunk_width: int, embedding_dim: int
+    ) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.transformer = Transformer(config)
+        self.to_trunk = nn.Linear(config.width, trunk_width, bias=False)
+        self.embedding = EmbeddingHead(config.width, embedding_dim)
+
+    def forward(self, media: MediaBatch) -> Tensor:
+        """Packed features to packed tokens (T, D)."""
+        x_TD = self.frontend(media.features, media.tokens, media.hidden_T)
+        return self.transformer(x_TD, media.tokens)
+
+
+class TrimodalModel(PreTrainedModel):
+    """Encoders, trunk, pooled embedding and unified-vocabulary head."""
+
+    config_class = TrimodalConfig
+    base_model_prefix = ""
+    main_input_name = "media"
+    supports_gradient_checkpointing = False
+    _no_split_modules = ["Block"]  # noqa: RUF012 - the type Hugging Face declares
+
+    def __init__(self, config: TrimodalConfig) -> None:
+        super().__init__(config)
+        self.architecture = architecture = parse(ModelConfig, config.architecture, "architecture")
+        self.vocabulary = Vocabulary(architecture.vocabulary)
+        width, dim = architecture.trunk.width, architecture.embedding_dim
+        patch_dim = 3 * architecture.vision_input.patch_size**2
+        speech = architecture.speech_input
+        frontends = {
+            Modality.VISION: PatchFrontend(patch_dim, architecture.vision.width),
+            Modality.TEXT: PieceFrontend(self.vocabulary.size, width, architecture.text.width),
+            Modality.SPEECH: ConvFrontend(speech.num_mels, architecture.speech.width),
+        }
+        stacks = (architecture.vision, architecture.text, architecture.speech)
+        self.encoders = nn.ModuleList(
+            Encoder(frontends[modality], stack, width, dim)
+            for modality, stack in zip(Modality, stacks, strict=True)
+        )
+        self.modality_embedding = nn.Embedding(len(Modality), width)
+        self.trunk = Transformer(architecture.trunk)
+        self.fusion = EmbeddingHead(width, dim)
+        self.prediction_head = PredictionHead(
+            width,
+            {Modality.VISION: patch_dim, Modality.SPEECH: speech.stride * speech.num_mels},
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+        self.logit_bias = nn.Parameter(torch.zeros(()))
+        self.processor_dims = (patch_dim, speech.num_mels)
+        self.class_labels = tuple(config.class_labels)
+        self.classifier = nn.Linear(dim, len(self.class_labels)) if self.class_labels else None
+        self.processor: TrimodalProcessor | None = None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Transformer):
+            for block in module.blocks:
+                for writer in (block.attention.o_proj, block.mlp.down_proj):
+                    nn.init.trunc_normal_(writer.weight, std=module.output_scale())
+        elif isinstance(module, PatchFrontend | ConvFrontend):
+            nn.init.normal_(module.mask, std=0.02)
+        elif isinstance(module, TrimodalModel):
+            nn.init.zeros_(module.fusion.projection.weight)
+
+    def forward(
+        self,
+        num_samples: int,
+        media: Mapping[Modality, MediaBatch],
+        sample_N: Mapping[Modality, Tensor],
+        views: Views | None = None,
+    ) -> TrimodalOutput:
+        """Everything a step needs of one micro-batch, see `Batch` for the arguments.
+
+        Solo embeddings are pooled at the encoders' exit; fused ones are what the trunk adds to the
+        normalised sum of the solo ones.
+        """
+        z_NSE = self.logit_scale.new_zeros(num_samples, FUSED + 1, self.fusion.embedding_dim)
+        zero = 0 * (self.logit_scale + self.logit_bias)
+        observed = []
+        for modality in Modality:
+            if modality not in media and not self.training:
+                continue
+            encoder = self.encoder(modality)
+            batch = media[modality] if modality in media else self._placeholder(modality)
+            x_TD = encoder(batch)
+            z_NE = F.normalize(encoder.embedding(x_TD, batch.tokens.cu_seqlens), dim=-1)
+            h_TD = encoder.to_trunk(x_TD)
+            if modality in media:
+                clean = sample_N[modality]
+                slot = torch.full_like(clean, int(modality))
+                z_NSE = z_NSE.index_put((clean, slot), z_NE[: len(clean)])
+                observed.append(h_TD)
+            else:
+                zero = zero + 0 * (z_NE.sum() + h_TD.sum())
+        predictions: dict[str, Tensor] = {}
+        if views is not None:
+            h_TD = self._trunk(torch.cat(observed), views)
+            z_NSE = self._fuse(z_NSE, h_TD, views)
+            predictions = self._predict(h_TD, views)
+        if self.training:
+            zero = zero + 0 * self._unused(torch.cat(observed)[:1], views)
+        return TrimodalOutput(
+            z_NSE=z_NSE,
+            predictions=predictions,
+            logit_scale=self.logit_scale.exp().clamp_max(MAX_SCALE),
+            logit_bias=self.logit_bias,
+            zero=zero,
+        )
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def encoder(self, modality: Modality) -> Encoder:
+        """The encoder of one modality."""
+        return cast(Encoder, self.encoders[int(modality)])
+
+    @property
+    def table(self) -> Tensor:
+        """The one embedding table (V, D) of the unified vocabulary; the output head is tied to it."""
+        return cast(PieceFrontend, self.encoder(Modality.TEXT).frontend).table.weight
+
+    def _trunk(self, observed_TD: Tensor, views: Views) -> Tensor:
+        tokens = views.tokens
+        h_TD = observed_TD.index_select(0, views.source_T)
+        return self.trunk(h_TD + self.modality_embedding(tokens.modality_T), tokens)
+
+    def _fuse(self, z_NSE: Tensor, h_TD: Tensor, views: Views) -> Tensor:
+        """Put normalise(normalise(sum of the members) + what the trunk adds) into the fused slot."""
+        solo_VE = (z_NSE[views.fused_sample_V, :FUSED] * views.members_V3[:, :, None]).sum(1)
+        added_VE = self.fusion(h_TD, views.tokens.cu_seqlens)[views.fused_V]
+        fused_VE = F.normalize(F.normalize(solo_VE, dim=-1) + added_VE, dim=-1)
+        slot = torch.full_like(views.fused_sample_V, FUSED)
+        return z_NSE.index_put((views.fused_sample_V, slot), fused_VE)
+
+    def _predict(self, h_TD: Tensor, views: Views) -> dict[str, Tensor]:
+        return {
+            modality.name.lower(): self._head(h_TD.index_select(0, prediction.token_K), modality)
+            for modality, prediction in views.predictions.items()
+        }
+
+    def _head(self, h_KD: Tensor, modality: Modality) -> Tensor:
+        if modality is Modality.TEXT:
+            return self.prediction_head.ids(h_KD, self.table, self.vocabulary.text)
+        return self.prediction_head.values(h_KD, modality)
+
+    def _placeholder(self, modality: Modality) -> MediaBatch:
+        """One empty token, so that every rank runs every module in every step.
+
+        Collectives of sharded modules then match whatever media a rank happens to hold.
+        """
+        shape = {
+            Modality.VISION: (1, self.processor_dims[0]),
+            Modality.TEXT: (1,),
+            Modality.SPEECH: (self.architecture.speech_input.stride, self.processor_dims[1]),
+        }[modality]
+        dtype = torch.int64 if modality is Modality.TEXT else torch.float32
+        medium = Medium(modality, torch.zeros(shape, dtype=dtype), 1, (1, 1))
+        return to_device(pack_media([medium]), self.logit_scale.device)
+
+    def _unused(self, observed_TD: Tensor, views: Views | None) -> Tensor:
+        """A scalar through the trunk, fusion, heads and classifier that this batch leaves out."""
+        total = self.logit_scale.new_zeros(())
+        h_TD = observed_TD
+        if views is None:
+            tokens = self._placeholder(Modality.TEXT).tokens
+            h_TD = self.trunk(observed_TD + self.modality_embedding(tokens.modality_T), tokens)
+            total = total + self.fusion(h_TD, tokens.cu_seqlens).sum()
+        for modality in Modality:
+            if views is None or modality not in views.predictions:
+                total = total + self._head(h_TD, modality).sum()
+        if self.classifier is not None:
+            total = total + self.classifier(self.fusion.projection(h_TD)).sum()
+        return total
+
+    def embed(
+        self,
+        image: Sequence[ImageSource | None] | None = None,
+        text: Sequence[str | None] | None = None,
+        speech: Sequence[SpeechSource | None] | None = None,
+        token_budget: int = 16_384,
+    ) -> dict[str, np.ndarray]:
+        """Embed media row by row.
+
+        Args:
+            image: paths, encoded bytes, pictures or uint8 arrays; None where absent.
+            text: strings; None where absent.
+            speech: paths, encoded bytes or (samples, rate); None where absent.
+            token_budget: tokens computed at once.
+
+        Returns:
+            `image`, `text`, `speech`, `fused`: (N, E) float32 of unit norm, NaN rows where absent.
+            `fused` is the embedding of all that a row holds.
+
+        Raises:
+            DataError: a medium cannot be read, or the lists do not fit together.
+        """
+        if self.processor is None:
+            raise StorageError("this model has no processor; load it with trimodal.load")
+        return self.embed_samples(self.processor(image, text, speech), token_budget)
+
+    def embed_samples(
+        self, samples: Sequence[Sample], token_budget: int = 16_384
+    ) -> dict[str, np.ndarray]:
+        """The same for media that a processor has turned into numbers."""
+        return embed_samples(self, samples, token_budget)
+
+    def classify_samples(
+        self, samples: Sequence[Sample], token_budget: int = 16_384
+    ) -> np.ndarray:
+        """Probabilities (N, C) of `class_labels`, from the embedding of all that a sample holds."""
+        if self.classifier is None:
+            raise StorageError("this model has no classification head; trimodal.finetune adds one")
+        z_NE = torch.from_numpy(self.embed_samples(samples, token_budget)["fused"])
+        with torch.inference_mode():
+            logits = self.classifier(z_NE.to(self.logit_scale.device)).float()
+        return logits.softmax(-1).cpu().numpy()
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write weights, configuration and processor: all that embedding and serving need."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory)

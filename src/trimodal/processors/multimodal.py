@@ -1,0 +1,98 @@
+"""The processor of all three modalities, saved beside the model.
+
+    samples = processor(image=["a.png", None], text=["seven", "eight"])
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trimodal.batch import Medium, Modality, Sample
+from trimodal.config import ModelConfig, parse, to_dict
+from trimodal.errors import DataError, StorageError
+from trimodal.processors.speech import SpeechProcessor, SpeechSource
+from trimodal.processors.text import TextProcessor
+from trimodal.processors.vision import ImageSource, VisionProcessor
+from trimodal.vocabulary import Vocabulary
+
+FILE = "processor_config.json"
+TOKENIZER_FILE = "text.model"
+
+
+class TrimodalProcessor:
+    """Raw media to `Sample`s, by the processor of each modality."""
+
+    def __init__(self, config: ModelConfig, tokenizer: bytes) -> None:
+        self.config = config
+        self.vision = VisionProcessor(config.vision_input)
+        self.speech = SpeechProcessor(config.speech_input)
+        vocabulary = Vocabulary(config.vocabulary)
+        self.text = TextProcessor(tokenizer, vocabulary, config.max_text_tokens)
+
+    def __call__(
+        self,
+        image: Sequence[ImageSource | None] | None = None,
+        text: Sequence[str | None] | None = None,
+        speech: Sequence[SpeechSource | None] | None = None,
+    ) -> list[Sample]:
+        """Samples row by row; the lists have one length, and None marks an absent modality.
+
+        Raises:
+            DataError: lists of different lengths, a row with nothing, or a medium that cannot be
+                read; the message names the modality and the row.
+        """
+        columns = {Modality.VISION: image, Modality.TEXT: text, Modality.SPEECH: speech}
+        given = {m: column for m, column in columns.items() if column is not None}
+        for modality, column in given.items():
+            if isinstance(column, str | bytes | Path):
+                raise DataError(f"{modality.data_name} must be a list, got a single item")
+        if len({len(column) for column in given.values()}) > 1:
+            sizes = ", ".join(f"{len(c)} of {m.data_name}" for m, c in given.items())
+            raise DataError(f"the lists have different lengths: {sizes}")
+        size = len(next(iter(given.values()), ()))
+        return [self._sample({m: c[i] for m, c in given.items()}, i) for i in range(size)]
+
+    def _sample(self, row: dict[Modality, Any], index: int) -> Sample:
+        media: dict[Modality, Medium] = {}
+        for modality, source in row.items():
+            if source is None:
+                continue
+            try:
+                media[modality] = self.medium(modality, source)
+            except DataError as error:
+                raise DataError(f"{modality.data_name}[{index}]: {error}") from error
+        if not media:
+            raise DataError(f"row {index} has neither image nor text nor speech")
+        return Sample(str(index), media, index)
+
+    def medium(self, modality: Modality, source: Any) -> Medium:
+        """One raw medium as numbers."""
+        if modality is Modality.VISION:
+            return self.vision.medium(self.vision.decode(source))
+        if modality is Modality.SPEECH:
+            return self.speech.medium(self.speech.frames(self.speech.decode(source)))
+        return self.text.medium(source)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything `from_pretrained` needs."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TOKENIZER_FILE).write_bytes(self.text.proto)
+        tree = {"processor_class": "TrimodalProcessor", "model": to_dict(self.config)}
+        (folder / FILE).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **_: Any) -> "TrimodalProcessor":
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            StorageError: the folder holds no processor.
+        """
+        folder = Path(folder)
+        try:
+            tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            proto = (folder / TOKENIZER_FILE).read_bytes()
+            return cls(parse(ModelConfig, tree["model"], "model"), proto)
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise StorageError(f"{folder} holds no trimodal processor: {error}") from error

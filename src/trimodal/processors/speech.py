@@ -1,0 +1,126 @@
+"""Speech at any rate, mono or stereo, to log-mel frames.
+
+    medium = processor.medium(processor.frames(processor.decode("word.flac")))
+"""
+
+import functools
+import io
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+from torch import Tensor
+
+from trimodal.batch import Medium, Modality
+from trimodal.config import SpeechInputConfig
+from trimodal.errors import DataError
+
+SpeechSource = str | Path | bytes | tuple[np.ndarray, int]
+MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
+SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "VORBIS", "OPUS", "MPEG_LAYER_III")
+LOG_FLOOR = 1e-6
+
+
+@functools.cache
+def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(source, target)
+
+
+class SpeechProcessor:
+    """Decodes under limits, resamples, and computes normalised log-mel frames."""
+
+    def __init__(self, config: SpeechInputConfig) -> None:
+        self.config = config
+        window = round(config.window_ms * config.sample_rate / 1000)
+        self.hop = round(config.hop_ms * config.sample_rate / 1000)
+        self.num_fft = 1 << (window - 1).bit_length()
+        self._mel = torchaudio.transforms.MelSpectrogram(
+            config.sample_rate,
+            n_fft=self.num_fft,
+            win_length=window,
+            hop_length=self.hop,
+            n_mels=config.num_mels,
+            f_min=20.0,
+            power=2.0,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+
+    def decode(self, source: SpeechSource) -> Tensor:
+        """A path, encoded bytes or (samples, rate) as a mono waveform (S,) at `sample_rate`.
+
+        The samples of a pair are (S,) or (S, channels) float in [-1, 1].
+
+        Raises:
+            DataError: not WAV, FLAC, OGG or MP3; broken, empty, not finite or over the limits.
+        """
+        if isinstance(source, tuple):
+            samples, rate = np.asarray(source[0], dtype=np.float32), int(source[1])
+            self._check(len(samples), rate, samples.shape[1] if samples.ndim == 2 else 1)
+        else:
+            samples, rate = self._read(source)
+        if not np.isfinite(samples).all():
+            raise DataError("speech has samples that are not finite numbers")
+        waveform = torch.from_numpy(samples if samples.ndim == 1 else samples.mean(axis=1))
+        return _resampler(rate, self.config.sample_rate)(waveform)
+
+    def _check(self, num_samples: int, rate: int, channels: int) -> None:
+        if not 1000 <= rate <= 384_000:
+            raise DataError(f"speech has a sample rate of {rate} Hz; 1 to 384 kHz are read")
+        if not 1 <= channels <= 2:
+            raise DataError(f"speech has {channels} channels; mono and stereo are read")
+        if num_samples == 0:
+            raise DataError("speech has no samples")
+        if num_samples > self.config.max_seconds * rate:
+            raise DataError(
+                f"speech is {num_samples / rate:.1f} s long, the limit is "
+                f"{self.config.max_seconds:g} s"
+            )
+
+    def _read(self, source: str | Path | bytes) -> tuple[np.ndarray, int]:
+        try:
+            stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(f"speech {source} cannot be read: {error.strerror}") from error
+        with stream:
+            head = stream.read(4)
+            stream.seek(0)
+            if not head:
+                raise DataError("speech is an empty file")
+            if not head.startswith(MAGIC):
+                raise DataError("speech is not WAV, FLAC, OGG or MP3")
+            try:
+                with soundfile.SoundFile(stream) as file:
+                    if not file.subtype.startswith(SUBTYPES):
+                        raise DataError(f"speech is encoded as {file.subtype}, which is not read")
+                    # a header that claims too much must not decide how much memory is taken
+                    self._check(file.frames, file.samplerate, file.channels)
+                    samples = file.read(file.frames, dtype="float32")
+                    if len(samples) < file.frames:
+                        raise DataError("speech is truncated")
+                    return samples, file.samplerate
+            except soundfile.LibsndfileError:
+                raise DataError("speech is truncated or corrupt") from None
+
+    def frames(self, waveform: Tensor) -> Tensor:
+        """Log-mel frames (F, M) float32, shifted and scaled to mean 0 and variance 1 in all.
+
+        One mean and one scale for the whole utterance remove its loudness and keep its spectrum.
+        """
+        least = self.num_fft // 2 + 1  # reflection at the ends needs this many samples
+        if waveform.numel() < least:
+            waveform = torch.nn.functional.pad(waveform, (0, least - waveform.numel()))
+        with torch.no_grad():
+            frames = self._mel(waveform).clamp_min(LOG_FLOOR * 1e-4).log().T
+        return (frames - frames.mean()) / frames.std().clamp_min(1e-3)
+
+    def medium(self, frames: Tensor) -> Medium:
+        """Pad (F, M) frames with zeros, their mean, to whole tokens."""
+        stride = self.config.stride
+        missing = -len(frames) % stride
+        if missing:
+            frames = torch.nn.functional.pad(frames, (0, 0, 0, missing))
+        tokens = len(frames) // stride
+        return Medium(Modality.SPEECH, frames.contiguous(), tokens, (tokens, 1))

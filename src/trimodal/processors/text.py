@@ -1,0 +1,106 @@
+"""Text in any language to ids of the unified vocabulary, by SentencePiece with byte fallback.
+
+    medium = TextProcessor.from_file("text.model", vocabulary, max_tokens=512).medium("a red circle")
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+import torch
+
+from trimodal.batch import Medium, Modality
+from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.vocabulary import Vocabulary
+
+
+class TextProcessor:
+    """A SentencePiece model whose pieces lie in the text range of the unified vocabulary."""
+
+    def __init__(self, proto: bytes, vocabulary: Vocabulary, max_tokens: int) -> None:
+        self.proto = proto
+        self.max_tokens = max_tokens
+        self.vocabulary = vocabulary
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        except (RuntimeError, TypeError) as error:
+            raise StorageError("the text tokenizer is not a SentencePiece model") from error
+        if self._model.get_piece_size() > vocabulary.text.size:
+            raise ConfigError(
+                f"model.vocabulary.text: {vocabulary.text.size} ids are too few for the "
+                f"{self._model.get_piece_size()} pieces of the tokenizer"
+            )
+
+    @classmethod
+    def from_file(cls, path: str | Path, vocabulary: Vocabulary, max_tokens: int) -> "TextProcessor":
+        """Read a model that `trimodal tokenizer train text` wrote."""
+        try:
+            proto = Path(path).read_bytes()
+        except OSError as error:
+            raise StorageError(
+                f"tokenizer {path} cannot be read: {error.strerror}; "
+                "train one with `trimodal tokenizer train text`"
+            ) from error
+        return cls(proto, vocabulary, max_tokens)
+
+    def medium(self, text: str) -> Medium:
+        """The pieces of a text.
+
+        Raises:
+            DataError: empty, not valid Unicode, or longer than `max_tokens` pieces.
+        """
+        if not text.strip():
+            raise DataError("text is empty")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise DataError("text is not valid Unicode: it holds a lone surrogate") from None
+        pieces = self._model.encode(text)
+        if len(pieces) > self.max_tokens:
+            raise DataError(f"text has {len(pieces)} tokens, the limit is {self.max_tokens}")
+        ids = torch.tensor(pieces, dtype=torch.int64) + self.vocabulary.text.start
+        return Medium(Modality.TEXT, ids, len(pieces), (len(pieces), 1))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of unified-vocabulary ids in the text range."""
+        return self._model.decode([int(i) - self.vocabulary.text.start for i in ids])
+
+
+def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
+    """Train a SentencePiece unigram model with byte fallback (Kudo and Richardson, 2018).
+
+    Args:
+        texts: the corpus, a sentence each.
+        path: where the `.model` is written.
+        vocab_size: most pieces; a small corpus gives fewer. 300 hold the bytes and little else.
+
+    Returns:
+        The number of pieces.
+
+    Raises:
+        DataError: the corpus has no text.
+    """
+    corpus = [text for text in texts if text.strip()]
+    if not corpus:
+        raise DataError("the manifests have no text to train a tokenizer on")
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_writer=buffer,
+        model_type="unigram",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=0.9999,
+        split_digits=True,
+        normalization_rule_name="nmt_nfkc",
+        num_threads=1,  # more than one makes the result depend on timing
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue()).get_piece_size()

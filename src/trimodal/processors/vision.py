@@ -1,0 +1,115 @@
+"""Pictures of any size to patches at their native size.
+
+    medium = processor.medium(processor.decode("cat.jpg"))
+"""
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from trimodal.batch import Medium, Modality
+from trimodal.config import VisionInputConfig
+from trimodal.errors import DataError
+
+ImageSource = str | Path | bytes | Image.Image | np.ndarray
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class VisionProcessor:
+    """Decodes under limits and cuts into patches; the numbers depend on the picture alone."""
+
+    def __init__(self, config: VisionInputConfig) -> None:
+        self.config = config
+
+    @property
+    def patch_dim(self) -> int:
+        """P, the numbers of one patch."""
+        return 3 * self.config.patch_size**2
+
+    def decode(self, source: ImageSource) -> Tensor:
+        """A path, encoded bytes, PIL picture or (H, W[, 3]) uint8 array as (3, H, W) uint8.
+
+        Raises:
+            DataError: not a PNG, JPEG or WebP picture, a broken one, or one over `max_pixels`.
+        """
+        if isinstance(source, np.ndarray):
+            source = self._from_array(source)
+        if isinstance(source, Image.Image):
+            return self._pixels(source)
+        try:
+            stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(f"image {source} cannot be read: {error.strerror}") from error
+        with stream, warnings.catch_warnings():
+            # our own limit, checked on the header below, is the one that speaks
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            try:
+                with Image.open(stream, formats=FORMATS) as image:
+                    return self._pixels(image)
+            except UnidentifiedImageError:
+                raise DataError("image is not a PNG, JPEG or WebP picture") from None
+            except Image.DecompressionBombError:
+                raise self._too_large() from None
+            except (OSError, SyntaxError, ValueError, EOFError, MemoryError):
+                raise DataError("image is truncated or corrupt") from None
+
+    def _from_array(self, array: np.ndarray) -> Image.Image:
+        channels = array.shape[2:] if array.ndim == 3 else ()
+        if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in ((), (3,)):
+            raise DataError(
+                f"image array must be (H, W) or (H, W, 3) uint8, got {array.shape} {array.dtype}"
+            )
+        return Image.fromarray(array)
+
+    def _too_large(self) -> DataError:
+        return DataError(f"image has more than {self.config.max_pixels} pixels")
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        if image.width * image.height > self.config.max_pixels:
+            raise self._too_large()
+        if image.width * image.height == 0:
+            raise DataError("image has no pixels")
+        return transforms.pil_to_tensor(image.convert("RGB"))
+
+    def medium(self, image: Tensor) -> Medium:
+        """Cut a (3, H, W) uint8 picture into patches of values in [-1, 1].
+
+        A side that is not a multiple of the patch size is stretched to the nearest one, and a
+        picture of more than `max_tokens` patches is scaled down, keeping its shape.
+        """
+        size = self.config.patch_size
+        rows, columns = self.grid(image.shape[1], image.shape[2])
+        if (rows * size, columns * size) != tuple(image.shape[1:]):
+            image = transforms.resize(
+                image, [rows * size, columns * size], InterpolationMode.BICUBIC, antialias=True
+            )
+        pixels = image.float() / 127.5 - 1
+        patches = pixels.unfold(1, size, size).unfold(2, size, size)  # (3, rows, columns, p, p)
+        features = patches.permute(1, 2, 0, 3, 4).reshape(rows * columns, -1)
+        return Medium(Modality.VISION, features.contiguous(), rows * columns, (rows, columns))
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that a picture of this size gets."""
+        size, most = self.config.patch_size, self.config.max_tokens
+        rows, columns = (max(1, round(side / size)) for side in (height, width))
+        if rows * columns > most:
+            scale = math.sqrt(most / (height * width)) * size
+            rows = min(max(1, int(height * scale / size)), most)
+            columns = min(max(1, int(width * scale / size)), most // rows)
+        return rows, columns
+
+    def picture(self, patches: Tensor, grid: tuple[int, int]) -> np.ndarray:
+        """The inverse of `medium`: (T, P) patches as an (H, W, 3) uint8 array."""
+        rows, columns = grid
+        size = self.config.patch_size
+        pixels = patches.reshape(rows, columns, 3, size, size).permute(0, 3, 1, 4, 2)
+        pixels = pixels.reshape(rows * size, columns * size, 3)
+        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
