@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from trimodal.batch import (
     to_device,
 )
 from trimodal.config import ModelConfig, TransformerConfig, parse, to_dict
-from trimodal.errors import StorageError
+from trimodal.errors import DataError, StorageError
 from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
 from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
@@ -50,11 +50,13 @@ class TrimodalConfig(PreTrainedConfig):
         self,
         architecture: Mapping[str, Any] | None = None,
         class_labels: Sequence[str] = (),
+        class_inputs: Sequence[str] = ("image", "text", "speech"),
         **kwargs: Any,
     ) -> None:
         parsed = parse(ModelConfig, architecture or {}, "architecture")
         self.architecture = to_dict(parsed)
         self.class_labels = list(class_labels)
+        self.class_inputs = list(class_inputs)
         super().__init__(**kwargs)
 
 
@@ -252,7 +254,7 @@ class TrimodalModel(PreTrainedModel):
             if views is None or modality not in views.predictions:
                 total = total + self._head(h_TD, modality).sum()
         if self.classifier is not None:
-            total = total + self.classifier(self.fusion.projection(h_TD)).sum()
+            total = total + self.classify(self.fusion.projection(h_TD)).sum()
         return total
 
     def embed(
@@ -287,15 +289,37 @@ class TrimodalModel(PreTrainedModel):
         """The same for media that a processor has turned into numbers."""
         return embed_samples(self, samples, token_budget)
 
+    def classify(self, z_NE: Tensor) -> Tensor:
+        """Logits (N, C) of `class_labels` from unit-norm embeddings.
+
+        Raises:
+            StorageError: the model has no classification head.
+        """
+        if self.classifier is None:
+            raise StorageError("this model has no classification head; trimodal.finetune adds one")
+        # unit vectors are too short for a linear head to be sure of anything
+        return self.classifier(z_NE * self.fusion.embedding_dim**0.5).float()
+
     def classify_samples(
         self, samples: Sequence[Sample], token_budget: int = 16_384
     ) -> np.ndarray:
-        """Probabilities (N, C) of `class_labels`, from the embedding of all that a sample holds."""
-        if self.classifier is None:
-            raise StorageError("this model has no classification head; trimodal.finetune adds one")
-        z_NE = torch.from_numpy(self.embed_samples(samples, token_budget)["fused"])
+        """Probabilities (N, C) of `class_labels`, from the media that the head was trained on.
+
+        Raises:
+            StorageError: the model has no classification head.
+            DataError: a sample has none of these media.
+        """
+        seen = {Modality.of(name) for name in self.config.class_inputs}
+        chosen = []
+        for sample in samples:
+            media = {m: medium for m, medium in sample.media.items() if m in seen}
+            if not media:
+                names = ", ".join(self.config.class_inputs)
+                raise DataError(f"sample {sample.id} has nothing to classify from: {names}")
+            chosen.append(replace(sample, media=media))
+        z_NE = torch.from_numpy(self.embed_samples(chosen, token_budget)["fused"])
         with torch.inference_mode():
-            logits = self.classifier(z_NE.to(self.logit_scale.device)).float()
+            logits = self.classify(z_NE.to(self.device))
         return logits.softmax(-1).cpu().numpy()
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:

@@ -1,0 +1,222 @@
+"""Adapting a pre-trained model: a classification head, with all weights, LoRA or none behind it.
+
+    model = trimodal.finetune("runs/demo/model", "data/digits/train.jsonl", inputs=["image"], lora=8)
+    model.save_pretrained("runs/classifier")
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from trimodal.assembly import assemble
+from trimodal.batch import Modality, Sample, to_device
+from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
+from trimodal.data import Row, read_manifest
+from trimodal.data.dataset import RowDataset
+from trimodal.errors import ConfigError, DataError
+from trimodal.models import TrimodalConfig, TrimodalModel, load
+from trimodal.packing import first_fit
+from trimodal.streams import generator, permutation
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How a model is adapted."""
+
+    inputs: tuple[str, ...] = ("image", "speech")
+    """What the head may see; text is left out by default, for it often spells the label."""
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    lora: int | None = None
+    """Rank of the adapters; without one, all weights are trained."""
+    freeze: bool = False
+    """Train the head alone."""
+    seed: int = 0
+    token_budget: int = 16_384
+    cache_gigabytes: float = 2.0
+
+
+def finetune(
+    model: TrimodalModel | str | Path,
+    data: str | Path,
+    *,
+    inputs: Sequence[str] = ("image", "speech"),
+    epochs: int = 5,
+    batch_size: int = 64,
+    learning_rate: float = 5e-4,
+    lora: int | None = None,
+    freeze: bool = False,
+    seed: int = 0,
+) -> TrimodalModel:
+    """Train a classification head on the labels of a manifest.
+
+    Args:
+        model: a model or its folder; it is left as it is.
+        data: a manifest whose rows have labels.
+        inputs: the modalities that the head learns to classify from, alone and together.
+        epochs: passes over the rows.
+        batch_size: rows a step.
+        learning_rate: its peak; it falls linearly to 0.
+        lora: rank of low-rank adapters (Hu et al., 2021); only they and the head are trained, and
+            they are merged into the weights at the end.
+        freeze: train nothing but the head.
+        seed: of order and initialisation.
+
+    Returns:
+        A model with `class_labels`, which saves, loads, embeds, evaluates and serves like any.
+
+    Raises:
+        DataError: a row has no label, or nothing of what the head may see.
+        ConfigError: the settings contradict each other.
+    """
+    settings = FinetuneSettings(
+        inputs=tuple(inputs),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        lora=lora,
+        freeze=freeze,
+        seed=seed,
+    )
+    _check(settings)
+    source = model if isinstance(model, TrimodalModel) else load(model)
+    rows = read_manifest(data)
+    labels = _labels(rows, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tuned = _with_head(source, labels, settings)
+        return _Finetuning(tuned, rows, settings).run()
+
+
+def _check(settings: FinetuneSettings) -> None:
+    unknown = set(settings.inputs) - {m.data_name for m in Modality}
+    if unknown or not settings.inputs:
+        raise ConfigError(f"inputs: {', '.join(unknown) or 'none'}; use image, text and speech")
+    if settings.lora is not None and settings.freeze:
+        raise ConfigError("lora and freeze contradict each other: adapters would not be trained")
+    if settings.lora is not None and settings.lora < 1:
+        raise ConfigError(f"lora: the rank must be at least 1, got {settings.lora}")
+    if settings.epochs < 1 or settings.batch_size < 1:
+        raise ConfigError("epochs and batch_size must be at least 1")
+
+
+def _labels(rows: Sequence[Row], settings: FinetuneSettings) -> list[str]:
+    for row in rows:
+        if row.label is None:
+            raise DataError(f"{row.where}: has no label")
+        if not set(row.data_names) & set(settings.inputs):
+            raise DataError(f"{row.where}: has neither of {', '.join(settings.inputs)}")
+    return sorted({cast(str, row.label) for row in rows})
+
+
+def _with_head(
+    source: TrimodalModel, labels: Sequence[str], settings: FinetuneSettings
+) -> TrimodalModel:
+    config = TrimodalConfig(
+        architecture=source.config.architecture,
+        class_labels=labels,
+        class_inputs=settings.inputs,
+    )
+    tuned = TrimodalModel(config)
+    weights = {k: v for k, v in source.state_dict().items() if not k.startswith("classifier.")}
+    tuned.load_state_dict(weights, strict=False)
+    tuned.processor = source.processor
+    return tuned.to(source.device)
+
+
+class _Finetuning:
+    """The loop; order and draws are pure functions of (seed, epoch, row)."""
+
+    def __init__(
+        self, model: TrimodalModel, rows: Sequence[Row], settings: FinetuneSettings
+    ) -> None:
+        if model.processor is None:
+            raise ConfigError("the model has no processor; load it with trimodal.load")
+        self.model, self.settings = model, settings
+        self.targets = [model.class_labels.index(cast(str, row.label)) for row in rows]
+        cache = int(settings.cache_gigabytes * 2**30)
+        self.dataset = RowDataset(
+            rows, model.processor, VisionAugmentConfig(), SpeechAugmentConfig(), cache_bytes=cache
+        )
+        self.inputs = [Modality.of(name) for name in settings.inputs]
+
+    def run(self) -> TrimodalModel:
+        settings = self.settings
+        adapted = self._adapt()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        steps = settings.epochs * -(-len(self.dataset) // settings.batch_size)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+        self.model.train()
+        with tqdm(total=steps, unit="step", disable=None) as bar:
+            for epoch in range(settings.epochs):
+                order = permutation(len(self.dataset), settings.seed, epoch).tolist()
+                for first in range(0, len(order), settings.batch_size):
+                    loss = self._step(order[first : first + settings.batch_size], epoch)
+                    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    schedule.step()
+                    bar.update()
+                    bar.set_postfix(loss=f"{loss:.4f}")
+        merged = adapted.merge_and_unload() if adapted is not None else self.model
+        return cast(TrimodalModel, merged).requires_grad_(True).eval()
+
+    def _adapt(self) -> "PeftModel | None":
+        """Choose what is trained; returns the adapted model if there are adapters."""
+        if self.settings.lora is not None:
+            from peft import LoraConfig, get_peft_model
+
+            config = LoraConfig(
+                r=self.settings.lora,
+                lora_alpha=2 * self.settings.lora,
+                target_modules=LORA_TARGETS,
+                modules_to_save=["classifier"],
+            )
+            return get_peft_model(self.model, config)
+        if self.settings.freeze:
+            self.model.requires_grad_(False)
+            cast(torch.nn.Module, self.model.classifier).requires_grad_(True)
+        return None
+
+    def _step(self, indices: Sequence[int], epoch: int) -> float:
+        """Gradients of the mean cross-entropy of these rows; returns it."""
+        samples = [self._draw(self.dataset.sample(i, self.settings.seed, epoch), epoch) for i in indices]
+        costs = [2 * sample.num_tokens for sample in samples]
+        total = 0.0
+        for chosen in first_fit(costs, self.settings.token_budget):
+            media = [samples[i] for i in chosen]
+            fused = [frozenset(s.media) if len(s.media) > 1 else None for s in media]
+            batch = to_device(assemble(media, fused), self.model.device)
+            z_NSE = cast(torch.Tensor, self.model(**batch.inputs()).z_NSE)
+            slots = [len(Modality) if f else int(next(iter(s.media))) for f, s in zip(fused, media, strict=True)]
+            z_NE = z_NSE[torch.arange(len(media)), torch.tensor(slots)]
+            logits = self.model.classify(z_NE)
+            target = torch.tensor([self.targets[indices[i]] for i in chosen], device=logits.device)
+            loss = F.cross_entropy(logits, target, reduction="sum") / len(indices)
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def _draw(self, sample: Sample, epoch: int) -> Sample:
+        """A random non-empty subset of what the head may see, so that each suffices alone."""
+        present = [m for m in self.inputs if m in sample.media]
+        choices = [c for size in range(1, len(present) + 1) for c in combinations(present, size)]
+        rng = generator("finetune", self.settings.seed, epoch, sample.id)
+        chosen = choices[rng.integers(len(choices))]
+        return replace(sample, media={m: sample.media[m] for m in chosen})

@@ -1,0 +1,153 @@
+"""Checkpoints: written beside, hashed, synced, then renamed into place; the newest valid one wins.
+
+    save(folder, step, tensors, state, keep=2)
+    loaded = load_newest(folder)
+
+A folder `step-00000200` holds safetensors, `state.json` and `manifest.json` with the size and the
+SHA-256 of each file, because no tensor format notices a flipped bit.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trimodal.errors import StorageError
+
+NAME = re.compile(r"step-(\d{8})")
+SEPARATOR = "::"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read back: tensors by file stem, and the state."""
+
+    step: int
+    tensors: Mapping[str, dict[str, Tensor]]
+    state: Mapping[str, Any]
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write `folder/step-XXXXXXXX`; older checkpoints go only once it is in place.
+
+    Raises:
+        StorageError: it could not be written; what was there before is untouched.
+    """
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".tmp-{step:08d}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".tmp-*"):
+            shutil.rmtree(stale)
+        partial.mkdir()
+        for stem, named in tensors.items():
+            save_file({k: v.contiguous() for k, v in named.items()}, partial / f"{stem}.safetensors")
+        (partial / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        entries = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+        manifest = partial / "manifest.json"
+        manifest.write_text(json.dumps({"files": entries}, indent=2), encoding="utf-8")
+        for path in partial.iterdir():
+            _sync(path)
+        _sync(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync(folder)
+    except OSError as error:
+        raise StorageError(f"checkpoint {final} cannot be written: {error.strerror}") from error
+    for _, old in sorted(_found(folder))[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose files are what was written, or None if there is none.
+
+    Raises:
+        StorageError: there are checkpoints and every one is damaged.
+    """
+    found = sorted(_found(folder), reverse=True)
+    for step, path in found:
+        fault = _fault(path)
+        if fault is None:
+            tensors = {f.stem: load_file(f) for f in sorted(path.glob("*.safetensors"))}
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            return Checkpoint(step, tensors, state)
+        print(f"trimodal: checkpoint {path} is not used: {fault}", file=sys.stderr)
+    if found:
+        raise StorageError(f"every checkpoint in {folder} is damaged; remove them to start over")
+    return None
+
+
+def _found(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    matches = ((NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return [(int(match[1]), path) for match, path in matches if match]
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": digest}
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, found before any of its files is parsed."""
+    try:
+        entries = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["files"]
+        present = {p.name for p in path.iterdir()} - {"manifest.json"}
+        if present != set(entries):
+            return f"it should hold {', '.join(sorted(entries))}"
+        for name, entry in entries.items():
+            if _entry(path / name) != entry:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "manifest.json is missing or damaged"
+    return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name."""
+    return {
+        f"{name}{SEPARATOR}{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` took out."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, _, entry = key.partition(SEPARATOR)
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU
+        device = value.device if value.ndim == 0 else parameter.device
+        optimizer.state[parameter][entry] = value.to(device)

@@ -1,0 +1,46 @@
+"""Gathering over ranks, with gradients.
+
+    everyone = gather(z_NSE)
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather along the first dimension; the gradient is what all ranks send back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous()
+        dist.all_reduce(total)
+        start = dist.get_rank() * ctx.rows
+        return total[start : start + ctx.rows]
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all ranks in their order; every rank has the same number of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    if x.dtype == torch.bool:
+        return gather(x.to(torch.uint8)).bool()
+    return _Gather.apply(x) if x.is_floating_point() else _Gather.apply(x.detach())  # pyright: ignore[reportReturnType]
+
+
+def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+    """Each value summed over the ranks, in double precision."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return total.tolist()

@@ -1,0 +1,145 @@
+"""The gradient of one step: exact over the whole batch, whatever it is cut into.
+
+    losses = compute_gradients(accelerator, model, batches, config, step)
+
+The contrastive loss couples all samples of a step. Its gradient with respect to the embeddings is
+taken first, then carried into the model micro-batch by micro-batch (GradCache, Gao et al., 2021).
+With a single micro-batch the first pass is the only forward.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from trimodal.batch import Batch, Modality
+from trimodal.config import RunConfig
+from trimodal.models import TrimodalModel, TrimodalOutput
+from trimodal.objectives import Embeddings, contrastive, hidden_counts, masked, of_batches
+from trimodal.streams import digest
+from trimodal.training.distributed import gather, sum_over_ranks
+
+
+class StepGradients:
+    """Computes a step's gradients and losses for a fixed model and configuration."""
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, config: RunConfig) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.bare: TrimodalModel = accelerator.unwrap_model(model)
+        self.config = config
+
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+        """Add the gradients of one step to the parameters.
+
+        Returns:
+            The losses of the whole step over all ranks, by name; `loss` is their weighted sum.
+        """
+        ranks = self.accelerator.num_processes
+        counts = sum_over_ranks(
+            [float(n) for n in hidden_counts(list(batches))], self.accelerator.device
+        )
+        cached = len(batches) > 1
+        with torch.no_grad() if cached else nullcontext():
+            first = [self._forward(batch, step, i) for i, batch in enumerate(batches)]
+        z_NSE = torch.cat([_embeddings(output) for output in first]).detach().requires_grad_()
+        scale, bias = (
+            _required(x).detach().requires_grad_()
+            for x in (first[0].logit_scale, first[0].logit_bias)
+        )
+        parts = self._contrast(z_NSE, scale, bias, batches)
+        shares: dict[str, Tensor] = {name: loss.detach() for name, loss in parts.items()}
+        row = 0
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                output = self._forward(batch, step, i) if cached else first[i]
+                total, hidden = self._masked(output, batch, counts)
+                rows = slice(row, row + batch.num_samples)
+                total = total + _required(output.zero)
+                if z_NSE.grad is not None:
+                    total = total + (_embeddings(output) * z_NSE.grad[rows]).sum()
+                if i == 0 and scale.grad is not None:
+                    total = total + _required(output.logit_scale) * scale.grad
+                if i == 0 and bias.grad is not None:
+                    total = total + _required(output.logit_bias) * bias.grad
+                # data-parallel training averages over ranks what is to be summed
+                self.accelerator.backward(total * ranks)
+            row += batch.num_samples
+            for name, loss in hidden.items():
+                shares[name] = shares.get(name, torch.zeros_like(loss)) + loss.detach()
+        return self._summed(shares, counts)
+
+    def _forward(self, batch: Batch, step: int, index: int) -> TrimodalOutput:
+        """One micro-batch; dropout is a pure function of (seed, step, rank, micro-batch)."""
+        keys = (self.config.seed, step, self.accelerator.process_index, index)
+        torch.manual_seed(digest("dropout", *keys) >> 1)
+        return self.model(**batch.inputs())
+
+    def _contrast(
+        self, z_NSE: Tensor, scale: Tensor, bias: Tensor, batches: Sequence[Batch]
+    ) -> dict[str, Tensor]:
+        """Leave the weighted contrastive gradient in the leaves; return the shares by name."""
+        config = self.config.objectives.contrastive
+        if config is None or config.weight == 0:
+            return {}
+        local = of_batches(z_NSE, batches)
+        everyone = Embeddings(
+            gather(z_NSE),
+            gather(local.present_NS),
+            gather(local.members_N3),
+            gather(local.group_N),
+        )
+        dimensions = self.bare.architecture.dimensions
+        loss, pairs = contrastive(local, everyone, scale, bias, config, dimensions)
+        (loss * config.weight).backward()
+        return {"contrastive": loss, **{f"contrastive_{n}": share for n, share in pairs.items()}}
+
+    def _masked(
+        self, output: TrimodalOutput, batch: Batch, counts: list[float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This micro-batch's share: a mean over each modality's tokens, then over modalities."""
+        total = _required(output.logit_scale) * 0
+        config = self.config.objectives.masked
+        if config is None or config.weight == 0:
+            return total, {}
+        shares = {}
+        num_modalities = sum(count > 0 for count in counts)
+        for modality, loss in masked(
+            output.predictions or {}, batch, self.bare.vocabulary
+        ).items():
+            share = loss / counts[modality]
+            shares[f"masked_{modality.name.lower()}"] = share
+            total = total + config.weight * share / num_modalities
+        return total, shares
+
+    def _summed(self, shares: dict[str, Tensor], counts: list[float]) -> dict[str, float]:
+        hidden = [f"masked_{m.name.lower()}" for m in Modality if counts[m] > 0]
+        # ranks may differ in which parts they have a share of, but not in these names
+        pairs = self._pair_names(shares)
+        names = ["contrastive", *pairs, *hidden]
+        values = [float(shares[name]) if name in shares else 0.0 for name in names]
+        summed = dict(zip(names, sum_over_ranks(values, self.accelerator.device), strict=True))
+        objectives = self.config.objectives
+        total = 0.0
+        if objectives.contrastive is not None:
+            total += objectives.contrastive.weight * summed["contrastive"]
+        if objectives.masked is not None and hidden:
+            summed["masked"] = sum(summed[name] for name in hidden) / len(hidden)
+            total += objectives.masked.weight * summed["masked"]
+        return {"loss": total, **summed}
+
+    @staticmethod
+    def _pair_names(shares: dict[str, Tensor]) -> list[str]:
+        return sorted(name for name in shares if name.startswith("contrastive_"))
+
+
+def _required(x: Tensor | None) -> Tensor:
+    assert x is not None  # noqa: S101 - the model's forward always sets it
+    return x
+
+
+def _embeddings(output: TrimodalOutput) -> Tensor:
+    return _required(output.z_NSE).float()

@@ -1,0 +1,64 @@
+"""Where the numbers of a step go: metrics.jsonl, TensorBoard, and the terminal.
+
+    with Reporter(run, config, start=0) as reporter: reporter.step(12, {"loss": 0.7})
+"""
+
+import json
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from trimodal.config import RunConfig
+from trimodal.errors import ConfigError
+from trimodal.training.run import RunDirectory
+
+
+class Reporter:
+    """Writes one line a step; shows a bar on a terminal and a plain line now and then elsewhere."""
+
+    def __init__(self, run: RunDirectory, config: RunConfig, start: int) -> None:
+        self.total = config.training.max_steps
+        self._file: TextIO = run.metrics.open("a", encoding="utf-8")
+        self._bar = tqdm(total=self.total, initial=start, unit="step") if sys.stderr.isatty() else None
+        self._writer = _summary_writer(run, start) if config.training.tensorboard else None
+        self._printed = 0.0
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._bar is not None:
+            self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Record the numbers of a finished step, counted from 1."""
+        rounded = {key: float(f"{value:.7g}") for key, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for key, value in metrics.items():
+                self._writer.add_scalar(f"train/{key}", value, step)
+        brief = {k: f"{metrics[k]:.4g}" for k in ("loss", "contrastive", "masked") if k in metrics}
+        if self._bar is not None:
+            self._bar.update()
+            self._bar.set_postfix(brief)
+        elif step == self.total or time.monotonic() - self._printed > 10:
+            self._printed = time.monotonic()
+            shown = "  ".join(f"{key} {value}" for key, value in brief.items())
+            speed = f"{metrics.get('tokens_per_second', 0):,.0f} tokens/s"
+            print(f"step {step}/{self.total}  {shown}  {speed}", flush=True)
+
+
+def _summary_writer(run: RunDirectory, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "training.tensorboard: needs `pip install 'trimodal[train]'`, or set it to false"
+        ) from None
+    return SummaryWriter(run.path / "tensorboard", purge_step=start + 1)
