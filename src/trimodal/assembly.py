@@ -111,8 +111,8 @@ def _masked_view(
     clean = sample.media[masking.modality]
     copy = packs[masking.modality].add(hide(clean, masking.hidden_T))
     packs[masking.modality].hidden[copy] = masking.hidden_T
-    parts = [(m, copy if m is masking.modality else place[m]) for m in Modality]
-    parts = [part for part in parts if part[0] in masking.helpers | {masking.modality}]
+    observed = sorted(masking.helpers | {masking.modality})
+    parts = [(m, copy if m is masking.modality else place[m]) for m in observed]
     return _View(parts, index, masking=masking, clean=clean)
 
 
@@ -155,7 +155,7 @@ def _pack_views(views: Sequence[_View], media: Mapping[Modality, MediaBatch]) ->
         fused_V=torch.tensor(fused, dtype=torch.int64),
         fused_sample_V=torch.tensor([views[v].sample for v in fused], dtype=torch.int64),
         members_V3=torch.tensor(
-            [[m in (views[v].members or ()) for m in Modality] for v in fused]
+            [[m in (views[v].members or ()) for m in Modality] for v in fused], dtype=torch.bool
         ).view(-1, len(Modality)),
         predictions=_predictions(views, media, tokens.cu_seqlens),
     )

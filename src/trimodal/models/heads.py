@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from trimodal_kernels import segment_mean
@@ -23,7 +24,7 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, x_TD: Tensor, cu_seqlens: Tensor) -> Tensor:
         """(T, D) and (N + 1,) to (N, E)."""
-        return self.projection(segment_mean(x_TD, cu_seqlens)).float()
+        return _upcast(self.projection(segment_mean(x_TD, cu_seqlens)))
 
 
 class PredictionHead(nn.Module):
@@ -40,11 +41,16 @@ class PredictionHead(nn.Module):
     def ids(self, x_KD: Tensor, table: Tensor, ids: Range) -> Tensor:
         """Logits (K, size) over one range of the tied table (V, D)."""
         rows = table[ids.start : ids.start + ids.size]
-        return F.linear(self._hidden(x_KD), rows).float()
+        return _upcast(F.linear(self._hidden(x_KD), rows))
 
     def values(self, x_KD: Tensor, modality: Modality) -> Tensor:
         """Features (K, P) of hidden patches or frames."""
-        return self.features[modality.name.lower()](self._hidden(x_KD)).float()
+        return _upcast(self.features[modality.name.lower()](self._hidden(x_KD)))
 
     def _hidden(self, x_KD: Tensor) -> Tensor:
         return self.norm(F.gelu(self.transform(x_KD)))
+
+
+def _upcast(x: Tensor) -> Tensor:
+    """Losses and norms are computed in fp32 at least, whatever autocast chose."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

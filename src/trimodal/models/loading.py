@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from trimodal.errors import StorageError
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
@@ -29,11 +30,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalMode
         raise StorageError(f"{folder} holds another kind of model than trimodal's")
     if not (folder / "model.safetensors").is_file():
         raise StorageError(f"{folder} is not a model folder: it has no model.safetensors")
+    model = TrimodalModel(TrimodalConfig.from_pretrained(folder, local_files_only=True))
     try:
-        model = TrimodalModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
+        # strict, where `from_pretrained` would fill what is missing with random numbers
+        model.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, RuntimeError) as error:
-        raise StorageError(f"{folder}/model.safetensors is damaged or does not fit config.json") from error
+        raise StorageError(
+            f"{folder}/model.safetensors is damaged or does not fit config.json"
+        ) from error
     model.processor = TrimodalProcessor.from_pretrained(folder)
     return model.to(device).eval()

@@ -44,7 +44,7 @@ class StepGradients:
         cached = len(batches) > 1
         with torch.no_grad() if cached else nullcontext():
             first = [self._forward(batch, step, i) for i, batch in enumerate(batches)]
-        z_NSE = torch.cat([_embeddings(output) for output in first]).detach().requires_grad_()
+        z_NSE = torch.cat([_required(output.z_NSE) for output in first]).detach().requires_grad_()
         scale, bias = (
             _required(x).detach().requires_grad_()
             for x in (first[0].logit_scale, first[0].logit_bias)
@@ -59,8 +59,8 @@ class StepGradients:
                 total, hidden = self._masked(output, batch, counts)
                 rows = slice(row, row + batch.num_samples)
                 total = total + _required(output.zero)
-                if z_NSE.grad is not None:
-                    total = total + (_embeddings(output) * z_NSE.grad[rows]).sum()
+                grad_NSE = 0 * z_NSE if z_NSE.grad is None else z_NSE.grad
+                total = total + (_required(output.z_NSE) * grad_NSE[rows].detach()).sum()
                 if i == 0 and scale.grad is not None:
                     total = total + _required(output.logit_scale) * scale.grad
                 if i == 0 and bias.grad is not None:
@@ -140,6 +140,3 @@ def _required(x: Tensor | None) -> Tensor:
     assert x is not None  # noqa: S101 - the model's forward always sets it
     return x
 
-
-def _embeddings(output: TrimodalOutput) -> Tensor:
-    return _required(output.z_NSE).float()

@@ -175,7 +175,7 @@ class Trainer:
             **losses,
             "learning_rate": rate,
             "grad_norm": norm,
-            "logit_scale": float(self.bare.logit_scale.exp()),
+            "logit_scale": float(self.bare.logit_scale.detach().exp()),
             "tokens": tokens,
             "tokens_per_second": tokens / seconds,
             "mfu": flops / seconds / self.peak,

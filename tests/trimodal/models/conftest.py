@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from trimodal.config import to_dict
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import tiny_model_config, tiny_tokenizer
+
+
+@pytest.fixture
+def model() -> TrimodalModel:
+    torch.manual_seed(0)
+    config = tiny_model_config()
+    made = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+    # the fusion starts at zero; a trained one does not
+    torch.nn.init.normal_(made.fusion.projection.weight, std=0.2)
+    made.processor = TrimodalProcessor(config, tiny_tokenizer())
+    return made.eval()
+
+
+@pytest.fixture
+def media() -> dict[str, list]:
+    """Nine rows of ragged media; every non-empty subset of the modalities occurs."""
+    rng = np.random.default_rng(0)
+    present = ["its", "it", "is", "ts", "i", "t", "s", "its", "its"]
+    sizes = [(8, 12), (5, 5), (64, 4), (4, 4), (28, 28), (4, 4), (4, 4), (33, 17), (100, 100)]
+    texts = ["seven", "红色的方块在左边", "a", "the square", "x", "红", "y", "white " * 9, "?"]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    waves = [
+        ((0.1 * rng.standard_normal(1000 * (i + 1))).astype(np.float32), 8000 + 1000 * i)
+        for i in range(9)
+    ]
+    return {
+        "image": [p if "i" in s else None for p, s in zip(pictures, present, strict=True)],
+        "text": [t if "t" in s else None for t, s in zip(texts, present, strict=True)],
+        "speech": [w if "s" in s else None for w, s in zip(waves, present, strict=True)],
+    }

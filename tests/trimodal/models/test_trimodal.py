@@ -1,0 +1,180 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoProcessor
+
+import trimodal
+from trimodal.assembly import Masking, assemble
+from trimodal.batch import Batch, Modality, Sample
+from trimodal.config import to_dict
+from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import assert_close, tiny_model_config
+
+ALL = frozenset(Modality)
+
+
+def samples_of(model: TrimodalModel, media: dict[str, list]) -> list[Sample]:
+    assert model.processor is not None
+    return model.processor(**media)
+
+
+def batch_of(samples: list[Sample], masked: Modality | None = None) -> Batch:
+    maskings: list[Masking | None] = []
+    for sample in samples:
+        if masked is None or masked not in sample.media:
+            maskings.append(None)
+            continue
+        hidden = np.zeros(sample.media[masked].num_tokens, dtype=bool)
+        hidden[::2] = True
+        maskings.append(Masking(masked, hidden, ALL & set(sample.media) - {masked}))
+    fused = [frozenset(s.media) if len(s.media) > 1 else None for s in samples]
+    return assemble(samples, fused, maskings)
+
+
+@pytest.mark.parametrize("present", [["image"], ["text"], ["speech"], ["image", "speech"]])
+def test_every_parameter_gets_a_gradient_whatever_is_absent(
+    model: TrimodalModel, media: dict[str, list], present: list[str]
+) -> None:
+    model.train()
+    batch = batch_of(samples_of(model, {k: [media[k][0]] for k in present}))
+    output = model(**batch.inputs())
+    assert output.z_NSE is not None and output.zero is not None
+    (output.z_NSE.square().sum() + output.zero).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    used = {Modality.of(name) for name in present}
+    for modality in set(Modality) - used:
+        for p in model.encoder(modality).parameters():
+            assert p.grad is not None and not p.grad.any()
+    for modality in used:
+        assert any(p.grad is not None and p.grad.any() for p in model.encoder(modality).parameters())
+
+
+def test_placeholders_change_nothing(model: TrimodalModel, media: dict[str, list]) -> None:
+    batch = batch_of(samples_of(model, {"image": media["image"][:1]}))
+    quiet = model(**batch.inputs()).z_NSE
+    model.train()
+    output = model(**batch.inputs())
+    assert_close(output.z_NSE, quiet, "exact")
+    assert float(output.zero) == 0.0
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_predictions_do_not_see_what_is_hidden(
+    model: TrimodalModel, media: dict[str, list], modality: Modality
+) -> None:
+    """Changing hidden features changes the target and not the prediction."""
+    samples = [s for s in samples_of(model, media) if modality in s.media]
+    changed = []
+    for sample in samples:
+        medium = sample.media[modality]
+        features = medium.features.clone()
+        per_token = len(features) // medium.num_tokens
+        hidden = torch.arange(len(features)) // per_token % 2 == 0
+        features[hidden] = features[hidden] + 1
+        changed.append(replace(sample, media={**sample.media, modality: replace(medium, features=features)}))
+    before, after = (batch_of(s, modality) for s in (samples, changed))
+    name = modality.name.lower()
+    with torch.no_grad():
+        first = model(**before.inputs()).predictions
+        # the clean copy of a changed medium is encoded too and must not leak
+        second = model(**after.inputs()).predictions
+    assert before.views is not None and after.views is not None
+    assert not torch.equal(
+        before.views.predictions[modality].target, after.views.predictions[modality].target
+    )
+    assert_close(second[name], first[name], "packed-vs-alone-fp32")
+
+
+def test_predictions_use_the_other_modalities(model: TrimodalModel, media: dict[str, list]) -> None:
+    samples = samples_of(model, {k: [v[0]] for k, v in media.items()})
+    other = samples_of(model, {**{k: [v[0]] for k, v in media.items()}, "text": ["红色"]})
+    with torch.no_grad():
+        first, second = (
+            model(**batch_of(s, Modality.VISION).inputs()).predictions["vision"]
+            for s in (samples, other)
+        )
+    assert not np.allclose(first, second, atol=1e-4)
+
+
+def test_targets_are_what_was_hidden(model: TrimodalModel, media: dict[str, list]) -> None:
+    samples = samples_of(model, {k: [v[0]] for k, v in media.items()})
+    for modality in Modality:
+        batch = batch_of(samples, modality)
+        assert batch.views is not None
+        prediction = batch.views.predictions[modality]
+        medium = samples[0].media[modality]
+        rows = medium.features.reshape(medium.num_tokens, -1)[::2]
+        assert torch.equal(prediction.target.reshape(rows.shape), rows)
+        modalities = batch.views.tokens.modality_T[prediction.token_K]
+        assert (modalities == int(modality)).all()
+        assert len(prediction.token_K) == len(rows)
+
+
+def test_save_and_load_keep_every_number(
+    model: TrimodalModel, media: dict[str, list], tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    again = trimodal.load(tmp_path)
+    for name, vectors in model.embed(**media).items():
+        assert_close(again.embed(**media)[name], vectors, "exact")
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".json", ".model", ".safetensors"]
+
+
+def test_auto_classes_know_the_model(model: TrimodalModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), TrimodalModel)
+    assert isinstance(AutoProcessor.from_pretrained(tmp_path), TrimodalProcessor)
+
+
+def test_embedding_without_a_processor_says_how_to_get_one() -> None:
+    bare = TrimodalModel(TrimodalConfig(architecture=to_dict(tiny_model_config())))
+    with pytest.raises(StorageError, match=r"trimodal\.load"):
+        bare.embed(text=["a"])
+
+
+def test_a_bad_medium_is_named(model: TrimodalModel) -> None:
+    with pytest.raises(DataError, match=r"image\[1\]: image is not a PNG"):
+        model.embed(image=[np.zeros((4, 4), np.uint8), b"no picture"])
+
+
+def test_an_unknown_key_of_the_architecture_is_named() -> None:
+    with pytest.raises(ConfigError, match="architecture.widht"):
+        TrimodalConfig(architecture={"widht": 3})
+
+
+def test_classification_drops_what_the_head_never_saw(model: TrimodalModel) -> None:
+    config = TrimodalConfig(
+        architecture=to_dict(tiny_model_config()), class_labels=["a", "b"], class_inputs=["image"]
+    )
+    head = TrimodalModel(config).eval()
+    head.processor = model.processor
+    picture = np.full((8, 8, 3), 200, np.uint8)
+    assert model.processor is not None
+    with_text = model.processor(image=[picture], text=["b"])
+    without = model.processor(image=[picture])
+    assert_close(head.classify_samples(with_text), head.classify_samples(without), "exact")
+    assert_close(head.classify_samples(without).sum(1), [1.0], "fp32")
+    with pytest.raises(DataError, match="nothing to classify"):
+        head.classify_samples(model.processor(text=["b"]))
+    with pytest.raises(StorageError, match="no classification head"):
+        model.classify_samples(without)
+
+
+def test_lora_reaches_the_linears_and_merges(model: TrimodalModel, media: dict[str, list]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted.eval()
+    with_adapters: Tensor = torch.from_numpy(model.embed(**media)["fused"])
+    merged = adapted.merge_and_unload()
+    assert isinstance(merged, TrimodalModel)
+    assert_close(merged.embed(**media)["fused"], with_adapters, "packed-vs-alone-fp32")

@@ -1,0 +1,104 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trimodal.config import ContrastiveConfig
+from trimodal.objectives.contrastive import Embeddings, contrastive
+from trimodal.objectives.losses import info_nce
+from trimodal.testing import assert_close
+
+SCALE, BIAS = torch.tensor(8.0, dtype=torch.float64), torch.tensor(-3.0, dtype=torch.float64)
+
+
+def embeddings(size: int = 8, seed: int = 0) -> Embeddings:
+    """Vectors of samples with every subset of the modalities, some with a fused view."""
+    generator = torch.Generator().manual_seed(seed)
+    z = F.normalize(torch.randn(size, 4, 16, dtype=torch.float64, generator=generator), dim=-1)
+    present = torch.ones(size, 4, dtype=torch.bool)
+    members = torch.ones(size, 3, dtype=torch.bool)
+    subsets = [(1, 1, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1), (0, 1, 0), (1, 1, 1), (0, 0, 1)]
+    for i in range(size):
+        present[i, :3] = torch.tensor(subsets[i % 8]).bool()
+        present[i, 3] = sum(subsets[i % 8]) > 1
+        members[i] = present[i, :3] & present[i, 3]
+    members[0] = torch.tensor([False, True, True])  # leaves the image out
+    return Embeddings(z, present, members, torch.arange(size) // 2)
+
+
+def rows(e: Embeddings, chosen: slice) -> Embeddings:
+    return Embeddings(e.z_NSE[chosen], e.present_NS[chosen], e.members_N3[chosen], e.group_N[chosen])
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_the_shares_of_ranks_add_up(loss: str) -> None:
+    e, config = embeddings(), ContrastiveConfig(loss=loss)  # pyright: ignore[reportArgumentType]
+    whole, parts = contrastive(e, e, SCALE, BIAS, config, (8, 16))
+    shares = [contrastive(rows(e, s), e, SCALE, BIAS, config, (8, 16)) for s in (slice(0, 3), slice(3, 8))]
+    assert_close(sum(share for share, _ in shares), whole, "fp64")
+    for name in parts:
+        assert_close(sum(named[name] for _, named in shares), parts[name], "fp64")
+
+
+def test_order_of_samples_does_not_matter() -> None:
+    e, order = embeddings(), torch.randperm(8)
+    shuffled = Embeddings(e.z_NSE[order], e.present_NS[order], e.members_N3[order], e.group_N[order])
+    config = ContrastiveConfig()
+    first, _ = contrastive(e, e, SCALE, BIAS, config, (16,))
+    second, _ = contrastive(shuffled, shuffled, SCALE, BIAS, config, (16,))
+    assert_close(second, first, "fp64")
+
+
+def test_a_pair_is_the_mean_over_its_present_queries_in_both_directions() -> None:
+    e = embeddings()
+    _, parts = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (16,))
+    image, text = e.present_NS[:, 0], e.present_NS[:, 1]
+    same = e.group_N[:, None] == e.group_N[None]
+    means = []
+    for a, b, queries, keys in ((0, 1, image, text), (1, 0, text, image)):
+        positive = same & keys
+        valid = queries & positive.any(1)
+        loss = info_nce(e.z_NSE[valid, a], e.z_NSE[:, b], positive[valid], keys, SCALE)
+        means.append(loss.mean())
+    assert_close(parts["image_text"], sum(means) / 2, "fp64")
+
+
+def test_absent_vectors_get_no_gradient() -> None:
+    e = embeddings()
+    z = e.z_NSE.clone().requires_grad_()
+    e = Embeddings(z, e.present_NS, e.members_N3, e.group_N)
+    contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (16,))[0].backward()
+    assert z.grad is not None
+    assert not z.grad[~e.present_NS].any()
+    assert torch.isfinite(z.grad).all()
+
+
+def test_a_fused_view_is_not_contrasted_with_a_part_of_itself() -> None:
+    e = embeddings()
+    # text and speech of sample 0 are fused and its image left out
+    assert e.column(3, 0)[0]
+    assert not e.column(3, 1)[0]
+    assert not e.column(3, 2)[0]
+    # sample 1 has nothing beyond what is fused
+    assert e.column(3, 0)[1] and e.column(3, 1)[1]
+
+
+def test_nothing_to_contrast_is_zero() -> None:
+    e = embeddings()
+    alone = Embeddings(e.z_NSE, e.present_NS & torch.tensor([True, False, False, False]), e.members_N3 & False, e.group_N)
+    loss, parts = contrastive(alone, alone, SCALE, BIAS, ContrastiveConfig(), (16,))
+    assert float(loss) == 0.0
+    assert parts == {}
+
+
+def test_every_prefix_is_trained() -> None:
+    e = embeddings()
+    z = e.z_NSE.clone().requires_grad_()
+    e = Embeddings(z, e.present_NS, e.members_N3, e.group_N)
+    contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (4,))[0].backward()
+    assert z.grad is not None
+    assert z.grad[..., :4].any()
+    assert not z.grad[..., 4:].any()
+    short, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (4,))
+    long, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (16,))
+    both, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (4, 16))
+    assert_close(both, (short + long) / 2, "fp64")

@@ -1,0 +1,110 @@
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trimodal.errors import StorageError
+from trimodal.testing import assert_close
+from trimodal.training.checkpoint import (
+    load_newest,
+    optimizer_tensors,
+    restore_optimizer,
+    save,
+)
+
+TENSORS = {"model": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(())}}
+
+
+def write(folder: Path, step: int, keep: int = 9) -> Path:
+    return save(folder, step, TENSORS, {"tokens": step * 10}, keep)
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert (loaded.step, loaded.state["tokens"]) == (3, 30)
+    assert torch.equal(loaded.tensors["model"]["a"], TENSORS["model"]["a"])
+
+
+def test_nothing_is_none(tmp_path: Path) -> None:
+    assert load_newest(tmp_path / "missing") is None
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write(tmp_path, step, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_an_interrupted_write_is_no_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    partial = tmp_path / ".tmp-00000002-1"
+    partial.mkdir()
+    (partial / "state.json").write_text("{}")
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 1
+    write(tmp_path, 2)
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_is_noticed_and_the_one_before_is_used(tmp_path: Path, seed: int) -> None:
+    write(tmp_path, 1)
+    folder = write(tmp_path, 2)
+    rng = random.Random(seed)
+    path = rng.choice(sorted(folder.iterdir()))
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(bytes(data))
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    if loaded.step == 2:  # a flip in white space or a number's spelling of the manifest is harmless
+        assert path.name == "manifest.json"
+    assert torch.equal(loaded.tensors["model"]["a"], TENSORS["model"]["a"])
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "truncated"])
+def test_all_damaged_is_an_error(tmp_path: Path, damage: str) -> None:
+    folder = write(tmp_path, 1)
+    weights = folder / "model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "extra":
+        (folder / "more.bin").write_bytes(b"x")
+    else:
+        weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(StorageError, match="every checkpoint"):
+        load_newest(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write(tmp_path / "file", 1)
+
+
+def test_the_optimizer_goes_on_as_if_nothing_happened() -> None:
+    def made() -> tuple[nn.Linear, torch.optim.AdamW]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def steps(model: nn.Linear, optimizer: torch.optim.AdamW, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            model(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+
+    whole, whole_optimizer = made()
+    steps(whole, whole_optimizer, 5)
+    first, first_optimizer = made()
+    steps(first, first_optimizer, 2)
+    second, second_optimizer = made()
+    second.load_state_dict(first.state_dict())
+    restore_optimizer(second_optimizer, second, optimizer_tensors(first_optimizer, first))
+    steps(second, second_optimizer, 3)
+    assert_close(second.weight, whole.weight, "exact")

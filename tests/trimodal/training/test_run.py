@@ -1,0 +1,66 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trimodal.config import RunConfig, load_config
+from trimodal.errors import ConfigError, StorageError
+from trimodal.training.run import RunDirectory, check_identity, identity
+
+
+def test_a_second_holder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run"):
+        with pytest.raises(ConfigError, match="in use"), RunDirectory(tmp_path / "run"):
+            pass
+    with RunDirectory(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from trimodal.training.run import RunDirectory; "
+        "RunDirectory(pathlib.Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    with RunDirectory(tmp_path):
+        pass
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(StorageError, match="cannot be used"), RunDirectory(tmp_path / "run"):
+        pass
+
+
+def test_metrics_are_cut_back(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    run.cut_metrics(2)
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2]
+
+
+def test_the_resolved_configuration_reads_back(config: RunConfig, tmp_path: Path) -> None:
+    RunDirectory(tmp_path).write_config(config)
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_what_changed_is_named(config: RunConfig, tmp_path: Path) -> None:
+    before, after = identity(config, "x"), identity(config, "y")
+    after["model"]["trunk"]["depth"] = 9
+    with pytest.raises(ConfigError, match=r"model\.trunk\.depth was 2, is 9; data was x, is y"):
+        check_identity(before, after, tmp_path)
+    check_identity(before, identity(config, "x"), tmp_path)
+
+
+def test_a_former_export_is_replaced(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for content in ("old", "new"):
+        written = tmp_path / ".written"
+        written.mkdir()
+        (written / "config.json").write_text(content)
+        run.replace_model(written)
+    assert (run.model / "config.json").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]

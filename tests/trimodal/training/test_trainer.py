@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import trimodal
+from trimodal.config import RunConfig, TransformerConfig
+from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.training.trainer import train
+
+
+def lines(config: RunConfig) -> list[dict]:
+    text = (Path(config.run_dir) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def losses(config: RunConfig) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in lines(config)]
+
+
+def with_training(config: RunConfig, **changes: object) -> RunConfig:
+    return replace(config, training=replace(config.training, **changes))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
+    train(config)
+    run = Path(config.run_dir)
+    assert {p.name for p in run.iterdir()} == {
+        ".lock", "checkpoints", "config.yaml", "metrics.jsonl", "model"
+    }  # fmt: skip
+    assert [line["step"] for line in lines(config)] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "contrastive", "masked_vision", "learning_rate", "tokens_per_second", "mfu"} <= set(lines(config)[0])
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
+    vectors = trimodal.load(run / "model").embed(text=["a red square"])
+    assert vectors["text"].shape == (1, 16)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(config: RunConfig, tmp_path: Path) -> None:
+    train(config)
+    other = replace(config, run_dir=str(tmp_path / "other"))
+    # the schedule depends on max_steps, so the interruption is the checkpoint of step 4
+    train(other)
+    run = Path(other.run_dir)
+    for step in (6,):
+        for path in (run / "checkpoints" / f"step-{step:08d}").iterdir():
+            path.unlink()
+        (run / "checkpoints" / f"step-{step:08d}").rmdir()
+    train(other)
+    assert losses(other) == losses(config)
+    a, b = (trimodal.load(Path(c.run_dir) / "model").state_dict() for c in (config, other))
+    assert all(a[name].equal(b[name]) for name in a)
+
+
+def test_a_finished_run_is_left_as_it_is(config: RunConfig) -> None:
+    train(config)
+    before = losses(config)
+    train(config)
+    assert losses(config) == before
+
+
+def test_another_architecture_is_refused(config: RunConfig) -> None:
+    train(config)
+    trunk = TransformerConfig(width=32, depth=1, num_heads=2)
+    other = replace(config, model=replace(config.model, trunk=trunk))
+    with pytest.raises(ConfigError, match=r"model\.trunk\.depth was 2, is 1"):
+        train(other)
+
+
+def test_a_model_can_start_from_another(config: RunConfig, tmp_path: Path) -> None:
+    train(config)
+    other = with_training(
+        replace(config, run_dir=str(tmp_path / "other")),
+        init_from=str(Path(config.run_dir) / "model"),
+        max_steps=2,
+    )
+    train(other)
+    assert losses(other)[0][1] < losses(config)[0][1]
+
+
+def test_it_learns(config: RunConfig) -> None:
+    train(with_training(config, max_steps=60, checkpoint_every=60))
+    found = [loss for _, loss in losses(config)]
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"train": ("missing.jsonl",)}, StorageError, "missing.jsonl cannot be read"),
+        ({"tokenizer": "missing.model"}, StorageError, "missing.model cannot be read"),
+    ],
+)
+def test_files_that_are_missing_are_named(
+    config: RunConfig, change: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(replace(config, data=replace(config.data, **change)))
+
+
+def test_a_medium_that_breaks_later_is_named(config: RunConfig) -> None:
+    manifest = Path(config.data.train[0])
+    (manifest.parent / "train-3.png").write_bytes(b"\x89PNG broken")
+    with pytest.raises(DataError, match=r"train\.jsonl:4: image"):
+        train(config)
