@@ -22,7 +22,7 @@ from trimodal.data import Row, read_manifest
 from trimodal.errors import DataError
 from trimodal.streams import generator
 
-ENGLISH = "zero one two three four five six seven eight nine".split()
+ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CHINESE = "零一二三四五六七八九"
 
 
@@ -43,7 +43,9 @@ class Composer:
         if not self.speakers or len(self.pictures) < 10:
             raise DataError("the manifest lacks pictures of some digit, or a speaker of all ten")
 
-    def compose(self, index: int, seed: int, longest: int) -> tuple[str, np.ndarray, np.ndarray, int, str]:
+    def compose(
+        self, index: int, seed: int, longest: int
+    ) -> tuple[str, np.ndarray, np.ndarray, int, str]:
         """Digits, picture (H, W) uint8, waveform (S,), sample rate and speaker of one string."""
         rng = generator("string", seed, index)
         digits = "".join(str(d) for d in rng.integers(0, 10, rng.integers(3, longest + 1)))

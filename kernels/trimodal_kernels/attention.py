@@ -1,6 +1,6 @@
 """Attention over packed tokens under a segment table.
 
-    o_THK = packed_attention(q_THK, k_THK, v_THK, segments)
+o_THK = packed_attention(q_THK, k_THK, v_THK, segments)
 """
 
 from typing import Any

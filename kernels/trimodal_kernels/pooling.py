@@ -1,6 +1,6 @@
 """Pooling of packed segments.
 
-    y_ND = segment_mean(x_TD, cu_seqlens)
+y_ND = segment_mean(x_TD, cu_seqlens)
 """
 
 import torch

@@ -1,12 +1,13 @@
 """The segment table: which packed tokens attend to which.
 
-    Segments.from_rows([(0, 3, 0, 3, Kind.FULL), (3, 8, 3, 8, Kind.FULL)], num_tokens=8)
+Segments.from_rows([(0, 3, 0, 3, Kind.FULL), (3, 8, 3, 8, Kind.FULL)], num_tokens=8)
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +61,12 @@ class Segments:
     def to(self, device: torch.device | str) -> "Segments":
         """The same table with its tensors on `device`."""
         buckets = tuple(
-            Bucket(*(None if t is None else t.to(device, non_blocking=True) for t in bucket))
-            for bucket in self.buckets
+            Bucket(
+                query.to(device, non_blocking=True),
+                key.to(device, non_blocking=True),
+                None if mask is None else mask.to(device, non_blocking=True),
+            )
+            for query, key, mask in self.buckets
         )
         table, slot = (t.to(device, non_blocking=True) for t in (self.table_S5, self.slot_T))
         return Segments(table, buckets, slot, self.keys_are_queries)
@@ -78,8 +83,8 @@ class Segments:
         """Check a table and plan its blocks.
 
         Raises:
-            ValueError: the query ranges do not cover the tokens once, or a key range is empty or
-                outside the tokens.
+            ValueError: the query ranges do not cover the tokens once, a key range is empty, outside
+                the tokens or overlaps another of the same queries, or a query sees no key.
         """
         groups = _group(rows, num_tokens)
         blocks: dict[tuple[int, int], list[list[Row]]] = {}
@@ -116,7 +121,18 @@ def _group(rows: Sequence[Row], num_tokens: int) -> list[list[Row]]:
             raise ValueError(f"query range [{q_start}, {q_end}) does not follow token {end}")
     if end != num_tokens:
         raise ValueError(f"query ranges end at {end}, there are {num_tokens} tokens")
+    for group in groups:
+        _check_keys(group)
     return groups
+
+
+def _check_keys(group: list[Row]) -> None:
+    q_start, q_end = group[0][:2]
+    spans = sorted((row[2], row[3]) for row in group)
+    if any(first[1] > second[0] for first, second in pairwise(spans)):
+        raise ValueError(f"key ranges of queries [{q_start}, {q_end}) overlap")
+    if not any(Kind(kind) is Kind.FULL or k1 - k0 >= q_end - q_start for *_, k0, k1, kind in group):
+        raise ValueError(f"query {q_start} sees no key: a causal row has fewer keys than queries")
 
 
 def _round_up(length: int) -> int:

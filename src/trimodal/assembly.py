@@ -1,6 +1,6 @@
 """Samples to a packed `Batch`: each medium once, masked copies behind them, and the trunk's views.
 
-    batch = assemble(samples, fused=[frozenset({Modality.TEXT, Modality.SPEECH}), None])
+batch = assemble(samples, fused=[frozenset({Modality.TEXT, Modality.SPEECH}), None])
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
-from trimodal_kernels import Segments
 
 from trimodal.batch import (
     Batch,
@@ -24,6 +23,7 @@ from trimodal.batch import (
     pack_media,
 )
 from trimodal.vocabulary import Vocabulary
+from trimodal_kernels import Segments
 
 Members = frozenset[Modality]
 
@@ -134,9 +134,7 @@ def _pack_views(views: Sequence[_View], media: Mapping[Modality, MediaBatch]) ->
         offsets[modality] = sum(media[m].tokens.num_tokens for m in offsets)
     sources, lengths = [], []
     for view in views:
-        rows = [
-            np.arange(bounds[m][i], bounds[m][i + 1]) + offsets[m] for m, i in view.parts
-        ]
+        rows = [np.arange(bounds[m][i], bounds[m][i + 1]) + offsets[m] for m, i in view.parts]
         sources.extend(rows)
         lengths.append(sum(map(len, rows)))
     source_T = torch.from_numpy(np.concatenate(sources))

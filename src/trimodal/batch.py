@@ -1,7 +1,7 @@
 """What crosses every boundary: media as numbers, and the packed batches made of them.
 
-    medium = Medium(Modality.TEXT, features=ids, num_tokens=len(ids), grid=(len(ids), 1))
-    batch = pack_media([medium, other])
+medium = Medium(Modality.TEXT, features=ids, num_tokens=len(ids), grid=(len(ids), 1))
+batch = pack_media([medium, other])
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
 from trimodal_kernels import Segments
 
 T = TypeVar("T")
@@ -120,7 +121,9 @@ class MediaBatch:
         return self.tokens.cu_seqlens.numel() - 1
 
 
-def pack_media(media: Sequence[Medium], hidden: Mapping[int, np.ndarray] | None = None) -> MediaBatch:
+def pack_media(
+    media: Sequence[Medium], hidden: Mapping[int, np.ndarray] | None = None
+) -> MediaBatch:
     """Lay media of one modality end to end.
 
     Args:
@@ -206,6 +209,8 @@ def to_device(value: T, device: torch.device | str) -> T:
     elif isinstance(value, Mapping):
         moved = {key: to_device(item, device) for key, item in value.items()}
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: to_device(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        parts = {
+            f.name: to_device(getattr(value, f.name), device) for f in dataclasses.fields(value)
+        }
         moved = dataclasses.replace(value, **parts)
     return moved

@@ -1,16 +1,18 @@
-"""The configuration of a run: strict YAML, then `key=value` overrides, as nested frozen dataclasses.
+"""The configuration of a run: strict YAML, then `key=value` overrides, as frozen dataclasses.
 
-    config = load_config("configs/demo.yaml", ["training.max_steps=10"])
+config = load_config("configs/demo.yaml", ["training.max_steps=10"])
 """
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 
@@ -19,14 +21,30 @@ from trimodal.errors import ConfigError
 T = TypeVar("T")
 
 
+class Bounds(NamedTuple):
+    """The least and the most that a number may be; stands in the annotation of a field."""
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+    """The least itself is refused."""
+
+
+Count = Annotated[int, Bounds(1)]
+Natural = Annotated[int, Bounds(0)]
+Positive = Annotated[float, Bounds(0, above=True)]
+Amount = Annotated[float, Bounds(0)]
+Share = Annotated[float, Bounds(0, 1)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionAugmentConfig:
     """Random affine changes of a training picture; ranges are symmetric about no change."""
 
-    rotate_degrees: float = 0.0
-    scale: float = 0.0
-    shear_degrees: float = 0.0
-    shift: float = 0.0
+    rotate_degrees: Amount = 0.0
+    scale: Amount = 0.0
+    shear_degrees: Amount = 0.0
+    shift: Amount = 0.0
     """Fraction of the height and width."""
 
 
@@ -34,19 +52,19 @@ class VisionAugmentConfig:
 class SpeechAugmentConfig:
     """Random changes of training speech, made on its log-mel frames."""
 
-    stretch: float = 0.0
+    stretch: Amount = 0.0
     """Longest relative change of duration."""
-    warp: float = 0.0
+    warp: Amount = 0.0
     """Longest relative change of the frequency axis (vocal-tract length)."""
-    tilt: float = 0.0
+    tilt: Amount = 0.0
     """Largest spectral tilt, in standard deviations from the lowest to the highest band."""
-    noise: float = 0.0
+    noise: Share = 0.0
     """Probability of a noise floor at a random level."""
-    shift: int = 0
+    shift: Natural = 0
     """Most frames added or cut at either end."""
-    frequency_mask: int = 0
+    frequency_mask: Natural = 0
     """Most adjacent mel bands hidden."""
-    time_mask: float = 0.0
+    time_mask: Share = 0.0
     """Largest fraction of the frames hidden in one span."""
 
 
@@ -60,38 +78,42 @@ class DataConfig:
     """A SentencePiece model, see `trimodal tokenizer train text`."""
     validation: str | None = None
     test: str | None = None
-    cache_gigabytes: float = 2.0
+    cache_gigabytes: Amount = 2.0
     """Decoded media kept in memory by each loader process."""
-    num_workers: int = 1
+    num_workers: Natural = 1
     vision_augment: VisionAugmentConfig = field(default_factory=VisionAugmentConfig)
     speech_augment: SpeechAugmentConfig = field(default_factory=SpeechAugmentConfig)
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise ConfigError("data.train: names no manifest")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionInputConfig:
     """How pictures become patches."""
 
-    patch_size: int = 16
-    max_tokens: int = 1024
+    patch_size: Count = 16
+    max_tokens: Count = 1024
     """A larger picture is scaled down to this many patches, keeping its shape."""
-    max_pixels: int = 40_000_000
+    max_pixels: Count = 40_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechInputConfig:
     """How waveforms become log-mel frames."""
 
-    sample_rate: int = 16_000
-    num_mels: int = 80
-    window_ms: float = 25.0
-    hop_ms: float = 10.0
+    sample_rate: Annotated[int, Bounds(1000)] = 16_000
+    num_mels: Count = 80
+    window_ms: Positive = 25.0
+    hop_ms: Positive = 10.0
     stride: int = 4
     """Frames a token; the frontend halves twice."""
-    max_seconds: float = 60.0
+    max_seconds: Positive = 60.0
 
     def __post_init__(self) -> None:
         if self.stride != 4:
-            raise ConfigError("speech_input.stride: must be 4, the frontend halves the frames twice")
+            raise ConfigError("speech_input.stride: must be 4, the frontend halves frames twice")
         if self.window_ms < self.hop_ms:
             raise ConfigError("speech_input.window_ms: must not be shorter than hop_ms")
 
@@ -100,18 +122,16 @@ class SpeechInputConfig:
 class TransformerConfig:
     """A stack of pre-norm blocks."""
 
-    width: int = 256
-    depth: int = 4
-    num_heads: int = 4
-    mlp_ratio: float = 2.667
+    width: Count = 256
+    depth: Count = 4
+    num_heads: Count = 4
+    mlp_ratio: Positive = 2.667
     dropout: float = 0.0
-    rope_theta: float = 10_000.0
+    rope_theta: Annotated[float, Bounds(1)] = 10_000.0
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
-            raise ConfigError(
-                f"width {self.width} is not a multiple of num_heads {self.num_heads}"
-            )
+            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if (self.width // self.num_heads) % 4:
             raise ConfigError(
                 f"head size {self.width // self.num_heads} is not a multiple of 4, "
@@ -125,9 +145,9 @@ class TransformerConfig:
 class VocabularyConfig:
     """Padded capacity of each range of the unified vocabulary."""
 
-    text: int = 8192
-    vision: int = 1024
-    speech: int = 1024
+    text: Count = 8192
+    vision: Count = 1024
+    speech: Count = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +161,8 @@ class ModelConfig:
     vision_input: VisionInputConfig = field(default_factory=VisionInputConfig)
     speech_input: SpeechInputConfig = field(default_factory=SpeechInputConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    max_text_tokens: int = 512
-    embedding_dim: int = 256
+    max_text_tokens: Count = 512
+    embedding_dim: Count = 256
     matryoshka: tuple[int, ...] = ()
     """Shorter prefixes of the embedding that are trained as embeddings of their own."""
 
@@ -163,11 +183,11 @@ class ModelConfig:
 class ContrastiveConfig:
     """Contrast of every present pair of modalities."""
 
-    weight: float = 1.0
+    weight: Amount = 1.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     positives: Literal["sample", "group", "label"] = "group"
     """Which rows belong together; a row without that key belongs to itself alone."""
-    fused: float = 0.5
+    fused: Share = 0.5
     """Fraction of the samples for which a fused view is contrasted too."""
 
 
@@ -175,15 +195,15 @@ class ContrastiveConfig:
 class MaskedConfig:
     """Prediction of hidden parts of an observed modality from the rest and the other modalities."""
 
-    weight: float = 0.5
-    rate: float = 0.5
+    weight: Amount = 0.5
+    rate: Share = 0.5
     """Fraction of the samples that get a masked view in a step."""
-    vision_ratio: float = 0.6
-    text_ratio: float = 0.3
-    speech_ratio: float = 0.5
-    vision_block: int = 1
+    vision_ratio: Share = 0.6
+    text_ratio: Share = 0.3
+    speech_ratio: Share = 0.5
+    vision_block: Count = 1
     """Side of the square blocks of patches that are hidden together."""
-    speech_span: int = 3
+    speech_span: Count = 3
     """Tokens hidden together; three are wider than the frontend's receptive field."""
 
 
@@ -203,35 +223,32 @@ class ObjectivesConfig:
 class TrainingConfig:
     """How long and how a run trains."""
 
-    max_steps: int = 1000
-    batch_size: int = 256
+    max_steps: Count = 1000
+    batch_size: Annotated[int, Bounds(2)] = 256
     """Samples a step over all processes."""
-    token_budget: int = 16_384
+    token_budget: Count = 16_384
     """Tokens that one process encodes at once; a larger share is cut into micro-batches."""
-    learning_rate: float = 5e-4
-    min_learning_rate: float = 0.0
-    warmup_steps: int = 100
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    max_grad_norm: float = 1.0
+    learning_rate: Positive = 5e-4
+    min_learning_rate: Amount = 0.0
+    warmup_steps: Natural = 100
+    weight_decay: Amount = 0.05
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2
-    validate_every: int = 0
+    checkpoint_every: Count = 200
+    keep_checkpoints: Count = 2
+    validate_every: Natural = 0
     """Steps between evaluations on `data.validation`; 0 evaluates at the end only."""
     init_from: str | None = None
     """A model folder whose weights training starts from."""
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1 or self.batch_size < 2:
-            raise ConfigError("training: max_steps must be at least 1 and batch_size at least 2")
         if self.warmup_steps > self.max_steps:
             raise ConfigError(
-                f"training.warmup_steps: {self.warmup_steps} is more than max_steps {self.max_steps}"
+                f"training.warmup_steps: {self.warmup_steps} is more than "
+                f"max_steps {self.max_steps}"
             )
-        if self.keep_checkpoints < 1 or self.checkpoint_every < 1:
-            raise ConfigError("training: keep_checkpoints and checkpoint_every must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,10 +270,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file cannot be read, or a key or a value is not what a run takes.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no keys")
@@ -306,7 +323,7 @@ def parse(cls: type[T], tree: object, path: str) -> T:
     """
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path or 'the configuration'}: expected keys, got {tree!r}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     prefix = f"{path}." if path else ""
     for key in tree:
@@ -330,6 +347,19 @@ def _nearest(key: str, names: list[str]) -> str:
     return f", did you mean {close[0]}?" if close else f"; the keys are {', '.join(names)}"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without tags, in which a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                cause = f"{key.value} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, cause, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def _value(hint: Any, item: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return parse(hint, item, path)
@@ -338,6 +368,8 @@ def _value(hint: Any, item: Any, path: str) -> Any:
         if item is None and type(None) in arguments:
             return None
         return _value(next(a for a in arguments if a is not type(None)), item, path)
+    if origin is Annotated:
+        return _bounded(_value(arguments[0], item, path), arguments[1], path)
     if origin is Literal:
         if item not in arguments:
             raise ConfigError(f"{path}: {item!r} is not one of {', '.join(map(str, arguments))}")
@@ -345,6 +377,15 @@ def _value(hint: Any, item: Any, path: str) -> Any:
     if origin is tuple:
         return _tuple(arguments, item, path)
     return _scalar(hint, item, path)
+
+
+def _bounded(value: Any, bounds: Bounds, path: str) -> Any:
+    if bounds.most < math.inf and not bounds.least <= value <= bounds.most:
+        raise ConfigError(f"{path}: {value} is not in [{bounds.least:g}, {bounds.most:g}]")
+    if value < bounds.least or (bounds.above and value == bounds.least):
+        limit = "above" if bounds.above else "at least"
+        raise ConfigError(f"{path}: must be {limit} {bounds.least:g}, got {value}")
+    return value
 
 
 def _tuple(arguments: tuple[Any, ...], item: Any, path: str) -> tuple[Any, ...]:
@@ -356,14 +397,12 @@ def _tuple(arguments: tuple[Any, ...], item: Any, path: str) -> tuple[Any, ...]:
     return tuple(_value(arguments[0], value, f"{path}[{i}]") for i, value in enumerate(items))
 
 
-def _scalar(hint: type, item: Any, path: str) -> Any:
+def _scalar(hint: Any, item: Any, path: str) -> Any:
     if hint is float and isinstance(item, int) and not isinstance(item, bool):
         return float(item)
     if hint is float and isinstance(item, str):  # YAML 1.1 reads 1e-4 as a string
-        try:
-            return float(item)
-        except ValueError:
-            pass
-    if type(item) is not hint:
+        with contextlib.suppress(ValueError):
+            item = float(item)
+    if type(item) is not hint or (isinstance(item, float) and not math.isfinite(item)):
         raise ConfigError(f"{path}: expected {hint.__name__}, got {item!r}")
     return item

@@ -14,9 +14,13 @@ class ConfigError(TrimodalError):
 
 
 class DataError(TrimodalError):
-    """A manifest row or a medium that cannot be used."""
+    """A manifest row or a medium that cannot be used; `code` names the kind for programs."""
 
     exit_code = 65
+
+    def __init__(self, message: str, *, code: str = "invalid_data") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StorageError(TrimodalError):

@@ -1,7 +1,7 @@
 """Adapting a pre-trained model: a classification head, with all weights, LoRA or none behind it.
 
-    model = trimodal.finetune("runs/demo/model", "data/digits/train.jsonl", inputs=["image"], lora=8)
-    model.save_pretrained("runs/classifier")
+model = trimodal.finetune("runs/demo/model", "data/digits/train.jsonl", inputs=["image"], lora=8)
+model.save_pretrained("runs/classifier")
 """
 
 from collections.abc import Sequence
@@ -196,7 +196,9 @@ class _Finetuning:
 
     def _step(self, indices: Sequence[int], epoch: int) -> float:
         """Gradients of the mean cross-entropy of these rows; returns it."""
-        samples = [self._draw(self.dataset.sample(i, self.settings.seed, epoch), epoch) for i in indices]
+        samples = [
+            self._draw(self.dataset.sample(i, self.settings.seed, epoch), epoch) for i in indices
+        ]
         costs = [2 * sample.num_tokens for sample in samples]
         total = 0.0
         for chosen in first_fit(costs, self.settings.token_budget):
@@ -204,7 +206,10 @@ class _Finetuning:
             fused = [frozenset(s.media) if len(s.media) > 1 else None for s in media]
             batch = to_device(assemble(media, fused), self.model.device)
             z_NSE = cast(torch.Tensor, self.model(**batch.inputs()).z_NSE)
-            slots = [len(Modality) if f else int(next(iter(s.media))) for f, s in zip(fused, media, strict=True)]
+            slots = [
+                len(Modality) if f else int(next(iter(s.media)))
+                for f, s in zip(fused, media, strict=True)
+            ]
             z_NE = z_NSE[torch.arange(len(media)), torch.tensor(slots)]
             logits = self.model.classify(z_NE)
             target = torch.tensor([self.targets[indices[i]] for i in chosen], device=logits.device)

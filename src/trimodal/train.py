@@ -1,6 +1,6 @@
 """What `accelerate launch` starts.
 
-    accelerate launch -m trimodal.train configs/demo.yaml training.max_steps=100
+accelerate launch -m trimodal.train configs/demo.yaml training.max_steps=100
 """
 
 import argparse

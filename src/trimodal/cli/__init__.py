@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for entry in sorted(entry_points(group="trimodal.commands"), key=lambda e: e.name):
         command: Command = entry.load()
-        subparser = subparsers.add_parser(
-            command.name, help=command.help, description=command.help
-        )
+        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
         command.configure(subparser)
         subparser.set_defaults(run=command.run)
     options = parser.parse_args(arguments)

@@ -18,11 +18,15 @@ from trimodal.streams import digest, generator
 SAMPLE_RATE = 22_050
 LONGEST_PATH = 120  # the engine keeps paths in buffers of 160 bytes and appends file names
 ACCENTS = {
-    "en": ("gmw/en-US", "gmw/en", "gmw/en-GB-x-rp", "gmw/en-GB-scotland", "gmw/en-029"),
+    # not en-GB-scotland: its trilled r counts cycles on from one utterance to the next
+    "en": ("gmw/en-US", "gmw/en", "gmw/en-GB-x-rp", "gmw/en-029"),
     "zh": ("sit/cmn",),
 }
+SPEAKERS = {"train": 48, "val": 8, "test": 12}  # of the built corpora; none is in two splits
 NUM_FORMANTS = 9
-VOL = 100
+VOLUME = 20  # louder ones overload, and the gain control that then acts outlasts the utterance
+OVERLOAD = 32_000
+PEAK = 23_000  # of the samples that are returned
 AUDIBLE, MARGIN = 64, 441  # 16-bit amplitude, and samples (20 ms) kept on either side of it
 
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
@@ -125,7 +129,6 @@ class Espeak:
         self._voices: dict[tuple[Voice, str], bytes] = {}
         self._chunks: list[np.ndarray] = []
         self._library = self._load(espeakng_loader.get_library_path())
-        self._random = ctypes.CDLL(None)  # libc, whose generator the engine draws from as well
         self._callback = _CALLBACK(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -174,7 +177,7 @@ class Espeak:
             raise StorageError(f"the speech engine cannot read its voice file {voice.decode()}")
         settings = {
             _RATE: round(utterance.voice.rate * utterance.tempo),
-            _VOLUME: VOL,
+            _VOLUME: VOLUME,
             _PITCH: utterance.pitch,
             _RANGE: utterance.liveliness,
         }
@@ -182,14 +185,17 @@ class Espeak:
             library.espeak_SetParameter(parameter, value, 0)
         seed = 1 + digest(utterance.voice.name, utterance.text) % 2**30
         library.espeak_ng_SetRandSeed(seed)
-        self._random.srand(seed)
         self._chunks.clear()
         text = utterance.text.encode() + b"\0"
         status = library.espeak_Synth(text, len(text), 0, 1, 0, _UTF8, None, None)
-        samples = np.concatenate([np.zeros(0, np.int16), *self._chunks])
-        audible = np.flatnonzero(np.abs(samples.astype(np.int32)) > AUDIBLE)
-        if status != 0 or audible.size == 0:
+        samples = np.concatenate([np.zeros(0), *self._chunks])
+        peak = np.abs(samples).max(initial=0)
+        if status != 0 or peak == 0:
             raise DataError(f"{utterance.text!r} cannot be spoken in {utterance.lang}")
+        if peak > OVERLOAD:
+            raise DataError(f"voice {utterance.voice.name} is too loud for the engine")
+        samples = np.rint(samples * (PEAK / peak)).astype(np.int16)
+        audible = np.flatnonzero(np.abs(samples) > AUDIBLE)
         return samples[max(0, audible[0] - MARGIN) : audible[-1] + MARGIN]
 
 

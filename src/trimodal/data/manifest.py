@@ -4,8 +4,8 @@ rows = read_manifest("corpus/train.jsonl")
 """
 
 import json
-import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from trimodal.errors import DataError
 
 LANGUAGES = ("en", "zh")
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 STRINGS = ("question", "answer", "label", "group", "speaker", "speech_lang")
 KNOWN = {"id", "image", "text", "speech", "lang", *STRINGS, *(f"text_{lang}" for lang in LANGUAGES)}
 
@@ -125,7 +126,7 @@ def _read_row(
     line: bytes, where: str, folder: Path, seen: dict[str, str]
 ) -> tuple[Row | None, list[str]]:
     try:
-        tree = json.loads(line.decode("utf-8"), object_pairs_hook=_unique)
+        tree = json.loads(line.rstrip().decode("utf-8"), object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         return None, [f"{where}: not UTF-8 at byte {error.start + 1} of the line"]
     except json.JSONDecodeError as error:
@@ -151,7 +152,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -172,7 +173,7 @@ class _Fields:
             self.problems.append(f"{key} must be a string, got {_short(value)}")
         elif not value.strip():
             self.problems.append(f"{key} is empty")
-        elif any("\ud800" <= character <= "\udfff" for character in value):
+        elif not value.isascii() and SURROGATE.search(value):
             self.problems.append(f"{key} is not valid Unicode: it holds a lone surrogate")
         else:
             return value
@@ -185,16 +186,15 @@ class _Fields:
             return None
         path = self.folder / name
         try:
-            if not path.is_file():
-                cause = "is not a file" if path.exists() else "does not exist"
-            elif path.stat().st_size == 0:
-                cause = "is an empty file"
-            elif not os.access(path, os.R_OK):
-                cause = "cannot be read: no permission"
-            else:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            cause = "does not exist"
+        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+            cause = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        else:
+            if stat.S_ISREG(status.st_mode) and status.st_size > 0:
                 return path
-        except (OSError, ValueError) as error:
-            cause = f"is not a usable path: {getattr(error, 'strerror', None) or error}"
+            cause = "is an empty file" if stat.S_ISREG(status.st_mode) else "is not a file"
         self.problems.append(f"{key} {name!r} {cause}")
         return None
 

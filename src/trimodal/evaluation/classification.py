@@ -1,6 +1,6 @@
 """Scores of decisions among named classes.
 
-    classification_scores(predicted_N, label_N, ("cat", "dog"))["accuracy"]
+classification_scores(predicted_N, label_N, ("cat", "dog"))["accuracy"]
 """
 
 from collections.abc import Sequence

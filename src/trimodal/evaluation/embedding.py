@@ -1,11 +1,12 @@
 """Vectors of the rows of a manifest, a chunk at a time, so that media never fill the memory.
 
-    vectors = embed_rows(model, read_manifest("test.jsonl"))["image"]
+vectors = embed_rows(model, read_manifest("test.jsonl"))["image"]
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class Embedder(Protocol):
     @property
     def processor(self) -> TrimodalProcessor | None:
         """What turns media into numbers for it."""
+        ...
+
+    @property
+    def config(self) -> Any:
+        """The configuration that is saved with it; `class_inputs` are what its head looks at."""
         ...
 
     @property
@@ -134,6 +140,16 @@ def sample_chunks(
         yield chunk
 
 
+def only(sample: Sample, modalities: Collection[Modality]) -> Sample:
+    """The sample without its other media."""
+    return replace(sample, media={m: x for m, x in sample.media.items() if m in modalities})
+
+
+def present(vectors_NE: np.ndarray) -> np.ndarray:
+    """Which rows (N,) are there: those that are not NaN."""
+    return np.asarray(np.isfinite(vectors_NE).all(axis=1))
+
+
 def languages_of(rows: Sequence[Row]) -> list[str]:
     """The languages in which any row has a text, sorted."""
     return sorted({lang for row in rows for lang in row.texts})
@@ -163,9 +179,9 @@ def embed_rows(
         NumericError: the model gives numbers that are not finite.
     """
     processor = processor_of(model)
-    present = _present(rows, variants)
+    wanted = _wanted(rows, variants)
     dim = model.architecture.embedding_dim
-    vectors = {name: np.full((len(rows), dim), np.nan, dtype=np.float32) for name in present}
+    vectors = {name: np.full((len(rows), dim), np.nan, dtype=np.float32) for name in wanted}
     done = 0
     with Progress(len(rows), "embedded", shown=progress) as bar:
         for samples in sample_chunks(processor, rows, token_budget):
@@ -175,7 +191,7 @@ def embed_rows(
             parts = [
                 (name, done + i, part)
                 for i, sample in enumerate(samples)
-                for name, part in _parts(processor, rows[done + i], sample, present)
+                for name, part in _parts(processor, rows[done + i], sample, wanted)
             ]
             if parts:
                 fused = model.embed_samples([part for *_, part in parts], token_budget)["fused"]
@@ -183,23 +199,23 @@ def embed_rows(
                     vectors[name][i] = vector
             done += len(samples)
             bar.advance(len(samples))
-    _check(rows, vectors, present)
+    _check(rows, vectors, wanted)
     return vectors
 
 
-def _present(rows: Sequence[Row], variants: bool) -> dict[str, np.ndarray]:
+def _wanted(rows: Sequence[Row], variants: bool) -> dict[str, np.ndarray]:
     """For each name of `embed_rows` the rows (N,) that have it."""
     has = {name: np.array([name in row.data_names for row in rows], bool) for name in SINGLES}
-    present = {**has, "fused": np.ones(len(rows), bool)}
+    wanted = {**has, "fused": np.ones(len(rows), bool)}
     languages = languages_of(rows)
     if variants:
         for pair, third in PAIRS.items():
             first, second = pair.split("+")
             if has[third].any() and (has[first] & has[second]).any():
-                present[pair] = has[first] & has[second]
+                wanted[pair] = has[first] & has[second]
         for lang in languages if len(languages) > 1 else ():
-            present[f"text[{lang}]"] = np.array([lang in row.texts for row in rows], bool)
-    return present
+            wanted[f"text[{lang}]"] = np.array([lang in row.texts for row in rows], bool)
+    return wanted
 
 
 def _parts(
@@ -207,21 +223,20 @@ def _parts(
 ) -> Iterator[tuple[str, Sample]]:
     """The variants of one row, as samples of their own."""
     for pair in PAIRS:
-        wanted = {Modality.of(name) for name in pair.split("+")}
-        if pair in names and wanted <= sample.media.keys():
-            media = {m: medium for m, medium in sample.media.items() if m in wanted}
-            yield pair, Sample(sample.id, media, sample.group)
+        members = {Modality.of(name) for name in pair.split("+")}
+        if pair in names and members <= sample.media.keys():
+            yield pair, only(sample, members)
     for lang, text in row.texts.items():
         if f"text[{lang}]" in names:
             yield f"text[{lang}]", text_sample(processor, text, row.where)
 
 
 def _check(
-    rows: Sequence[Row], vectors: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
+    rows: Sequence[Row], vectors: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
 ) -> None:
     """A vector that is not finite must not pass for an absent one."""
-    for name, has_N in present.items():
-        broken = np.flatnonzero(has_N & ~np.isfinite(vectors[name]).all(axis=1))
+    for name, has_N in wanted.items():
+        broken = np.flatnonzero(has_N & ~present(vectors[name]))
         if broken.size:
             raise NumericError(
                 f"{rows[broken[0]].where}: the model's {name} vector is not finite, "

@@ -1,6 +1,6 @@
 """The shape of the embedding: how near pairs are, how evenly spread, how far modalities lie apart.
 
-    gap(image_NE, text_NE)
+gap(image_NE, text_NE)
 """
 
 import numpy as np

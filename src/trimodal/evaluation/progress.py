@@ -1,6 +1,6 @@
 """How far a long command has come: a bar on a terminal, plain lines elsewhere.
 
-    with Progress(len(rows), "embedded", shown=True) as progress: progress.advance(32)
+with Progress(len(rows), "embedded", shown=True) as progress: progress.advance(32)
 """
 
 import sys

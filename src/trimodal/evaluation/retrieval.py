@@ -1,6 +1,6 @@
 """How well vectors find what belongs to them, counted pessimistically where scores tie.
 
-    score(image_QE, text_GE, query_key_Q, gallery_key_G)["R@1"]
+score(image_QE, text_GE, query_key_Q, gallery_key_G)["R@1"]
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,11 +42,13 @@ def score(
         nothing in the gallery is relevant to them) and `gallery`; None if no query is left.
     """
     answerable_Q = np.isin(query_key_Q, gallery_key_G)
-    queries = int(answerable_Q.sum())
+    unanswerable = int((~answerable_Q).sum())
+    query_QE, query_key_Q = query_QE[answerable_Q], query_key_Q[answerable_Q]
+    queries = len(query_key_Q)
     if queries == 0:
         return None
     first_Q, precision_Q, share_Q = np.empty((3, queries))
-    found = _relevant_ranks(query_QE[answerable_Q], gallery_GE, query_key_Q[answerable_Q], gallery_key_G)
+    found = _relevant_ranks(query_QE, gallery_GE, query_key_Q, gallery_key_G)
     for i, rank_R in enumerate(found):
         first_Q[i] = rank_R[0]
         precision_Q[i] = np.mean(np.arange(1, len(rank_R) + 1) / rank_R)
@@ -57,7 +59,7 @@ def score(
         "median_rank": float(np.median(first_Q)),
         "chance": float(share_Q.mean()),
         "queries": queries,
-        "unanswerable": len(query_key_Q) - queries,
+        "unanswerable": unanswerable,
         "gallery": len(gallery_key_G),
     }
 
@@ -77,9 +79,7 @@ def _relevant_ranks(
             yield above_R + np.arange(1, len(relevant_R) + 1)
 
 
-def _chunks(
-    query_QE: np.ndarray, gallery_GE: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
+def _chunks(query_QE: np.ndarray, gallery_GE: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Slices of the queries with their scores (c, G), so that (Q, G) never exists as a whole."""
     size = max(1, CHUNK_SCORES // len(gallery_GE))
     for start in range(0, len(query_QE), size):

@@ -1,6 +1,6 @@
 """What turns the features of a modality into tokens: the one part in which encoders differ.
 
-    x_TD = PatchFrontend(patch_dim, width)(features, tokens, hidden_T)
+x_TD = PatchFrontend(patch_dim, width)(features, tokens, hidden_T)
 """
 
 import torch

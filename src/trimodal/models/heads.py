@@ -1,6 +1,6 @@
 """Pooling, projection and prediction.
 
-    z_NE = EmbeddingHead(width, embedding_dim)(x_TD, cu_seqlens)
+z_NE = EmbeddingHead(width, embedding_dim)(x_TD, cu_seqlens)
 """
 
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from trimodal_kernels import segment_mean
 
 from trimodal.batch import Modality
 from trimodal.vocabulary import Range
+from trimodal_kernels import segment_mean
 
 
 class EmbeddingHead(nn.Module):

@@ -1,6 +1,6 @@
 """Embedding of samples by a model: packed to a token budget, the same alone or together.
 
-    vectors = embed_samples(model, samples, token_budget=16_384)
+vectors = embed_samples(model, samples, token_budget=16_384)
 """
 
 from collections.abc import Sequence

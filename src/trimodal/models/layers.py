@@ -1,6 +1,6 @@
 """Transformer blocks over packed tokens, one class for every encoder and for the trunk.
 
-    x_TD = Transformer(config)(x_TD, tokens)
+x_TD = Transformer(config)(x_TD, tokens)
 """
 
 import math
@@ -8,10 +8,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from trimodal_kernels import Segments, packed_attention
 
 from trimodal.batch import TokenBatch
 from trimodal.config import TransformerConfig
+from trimodal_kernels import Segments, packed_attention
 
 
 def rotary_angles(positions_T2: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Reading a model folder.
 
-    model = load("runs/demo/model")
+model = load("runs/demo/model")
 """
 
 import json
@@ -25,7 +25,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalMode
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StorageError(f"{folder} is not a model folder: it has no readable config.json") from error
+        raise StorageError(
+            f"{folder} is not a model folder: it has no readable config.json"
+        ) from error
     if not isinstance(config, dict) or config.get("model_type") != TrimodalConfig.model_type:
         raise StorageError(f"{folder} holds another kind of model than trimodal's")
     if not (folder / "model.safetensors").is_file():

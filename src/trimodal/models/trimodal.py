@@ -1,7 +1,7 @@
 """The model of images, text and speech as one Hugging Face model.
 
-    model = trimodal.load("runs/demo/model")
-    model.embed(image=["seven.png"], text=["seven"])["image"]
+model = trimodal.load("runs/demo/model")
+model.embed(image=["seven.png"], text=["seven"])["image"]
 """
 
 from collections.abc import Mapping, Sequence
@@ -300,9 +300,7 @@ class TrimodalModel(PreTrainedModel):
         # unit vectors are too short for a linear head to be sure of anything
         return self.classifier(z_NE * self.fusion.embedding_dim**0.5).float()
 
-    def classify_samples(
-        self, samples: Sequence[Sample], token_budget: int = 16_384
-    ) -> np.ndarray:
+    def classify_samples(self, samples: Sequence[Sample], token_budget: int = 16_384) -> np.ndarray:
         """Probabilities (N, C) of `class_labels`, from the media that the head was trained on.
 
         Raises:

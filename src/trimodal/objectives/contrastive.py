@@ -1,6 +1,6 @@
 """Contrast of every present pair of modalities, and of fused views against what they leave out.
 
-    loss, parts = contrastive(local, everyone, scale, bias, config, dimensions=(64, 256))
+loss, parts = contrastive(local, everyone, scale, bias, config, dimensions=(64, 256))
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class Embeddings:
     """int64 (N,)."""
 
     def column(self, slot: int, other: int) -> Tensor:
-        """bool (N,): samples whose `slot` may be contrasted with `other`.
+        """Bool (N,): samples whose `slot` may be contrasted with `other`.
 
         A fused view that observes `other` would be contrasted with a part of itself; only one that
         observes everything its sample has is, for nothing is left out of it.

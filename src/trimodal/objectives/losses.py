@@ -1,6 +1,6 @@
 """Losses as pure functions of embeddings and predictions.
 
-    loss_N = info_nce(a_NE, b_ME, positive_NM, column_M, scale)
+loss_N = info_nce(a_NE, b_ME, positive_NM, column_M, scale)
 """
 
 import torch

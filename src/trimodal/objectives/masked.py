@@ -1,6 +1,6 @@
 """Masked prediction: how many hidden tokens there are, and the summed loss of each modality.
 
-    sums = masked(output.predictions, batch.views, vocabulary)
+sums = masked(output.predictions, batch.views, vocabulary)
 """
 
 from collections.abc import Mapping

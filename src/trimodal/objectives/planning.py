@@ -1,6 +1,6 @@
 """Which views the trunk gets of each sample, drawn as a pure function of (seed, step, sample).
 
-    fused, masked = plan_views(samples, config.objectives, "views", seed, step)
+fused, masked = plan_views(samples, config.objectives, "views", seed, step)
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ def plan_views(
     """The fused and the masked view of each sample, None where it gets none."""
     fused: list[Members | None] = []
     masked: list[Masking | None] = []
-    fused_rate = config.contrastive.fused if config.contrastive and config.contrastive.weight else 0.0
+    fused_rate = (
+        config.contrastive.fused if config.contrastive and config.contrastive.weight else 0.0
+    )
     masked_rate = config.masked.rate if config.masked and config.masked.weight else 0.0
     for sample in samples:
         rng = generator(*keys, sample.id)

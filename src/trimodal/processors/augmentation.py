@@ -1,6 +1,6 @@
 """Random changes of training media; every draw comes from the generator that is passed in.
 
-    image = augment_image(image, config.vision_augment, generator(seed, "augment", step, id))
+image = augment_image(image, config.vision_augment, generator(seed, "augment", step, id))
 """
 
 import numpy as np
@@ -17,8 +17,11 @@ def augment_image(image: Tensor, config: VisionAugmentConfig, rng: np.random.Gen
     rotate, scale, shear_x, shear_y, shift_x, shift_y = rng.uniform(-1, 1, 6)
     if config == VisionAugmentConfig():
         return image
-    return transforms.affine(
-        image,
+    # torchvision fills by a mask that it puts on twice, which darkens a seam along the edge;
+    # about its corner's colour a picture is filled with zeros, on which a mask does nothing
+    corner = image[:, :1, :1].float()
+    moved = transforms.affine(
+        image.float() - corner,
         angle=float(rotate * config.rotate_degrees),
         translate=[
             float(shift_x * config.shift * image.shape[2]),
@@ -27,8 +30,8 @@ def augment_image(image: Tensor, config: VisionAugmentConfig, rng: np.random.Gen
         scale=float(np.exp(scale * np.log1p(config.scale))),
         shear=[float(shear_x * config.shear_degrees), float(shear_y * config.shear_degrees)],
         interpolation=InterpolationMode.BILINEAR,
-        fill=[float(value) for value in image[:, 0, 0]],
     )
+    return (moved + corner).round().clamp(0, 255).to(torch.uint8)
 
 
 def augment_speech(frames: Tensor, config: SpeechAugmentConfig, rng: np.random.Generator) -> Tensor:
@@ -80,9 +83,9 @@ def _shift(frames: Tensor, ends: np.ndarray, rng: np.random.Generator) -> Tensor
     frames = frames[min(most, max(0, -start)) : len(frames) - min(most, max(0, -stop))]
     quiet = float(frames.amin()) + 0.2
     pads = [
-        quiet + 0.2 * torch.from_numpy(
-            rng.standard_normal((max(0, n), frames.shape[1]), dtype=np.float32)
-        )
+        quiet
+        + 0.2
+        * torch.from_numpy(rng.standard_normal((max(0, n), frames.shape[1]), dtype=np.float32))
         for n in (start, stop)
     ]
     return torch.cat([pads[0], frames, pads[1]])

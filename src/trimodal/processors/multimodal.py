@@ -1,6 +1,6 @@
 """The processor of all three modalities, saved beside the model.
 
-    samples = processor(image=["a.png", None], text=["seven", "eight"])
+samples = processor(image=["a.png", None], text=["seven", "eight"])
 """
 
 import json
@@ -94,5 +94,5 @@ class TrimodalProcessor:
             tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
             proto = (folder / TOKENIZER_FILE).read_bytes()
             return cls(parse(ModelConfig, tree["model"], "model"), proto)
-        except (OSError, KeyError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise StorageError(f"{folder} holds no trimodal processor: {error}") from error

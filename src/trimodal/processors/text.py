@@ -1,6 +1,6 @@
 """Text in any language to ids of the unified vocabulary, by SentencePiece with byte fallback.
 
-    medium = TextProcessor.from_file("text.model", vocabulary, max_tokens=512).medium("a red circle")
+medium = TextProcessor.from_file("text.model", vocabulary, max_tokens=512).medium("a red circle")
 """
 
 import io
@@ -22,6 +22,8 @@ class TextProcessor:
         self.proto = proto
         self.max_tokens = max_tokens
         self.vocabulary = vocabulary
+        if not proto:
+            raise StorageError("the text tokenizer is an empty file")
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=proto)
         except (RuntimeError, TypeError) as error:
@@ -33,7 +35,9 @@ class TextProcessor:
             )
 
     @classmethod
-    def from_file(cls, path: str | Path, vocabulary: Vocabulary, max_tokens: int) -> "TextProcessor":
+    def from_file(
+        cls, path: str | Path, vocabulary: Vocabulary, max_tokens: int
+    ) -> "TextProcessor":
         """Read a model that `trimodal tokenizer train text` wrote."""
         try:
             proto = Path(path).read_bytes()
@@ -50,15 +54,26 @@ class TextProcessor:
         Raises:
             DataError: empty, not valid Unicode, or longer than `max_tokens` pieces.
         """
+        if not isinstance(text, str):
+            raise DataError(
+                f"text must be a string, got {type(text).__name__}", code="invalid_text"
+            )
         if not text.strip():
-            raise DataError("text is empty")
+            raise DataError("text is empty", code="empty_input")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise DataError("text is not valid Unicode: it holds a lone surrogate") from None
+            raise DataError(
+                "text is not valid Unicode: it holds a lone surrogate", code="invalid_text"
+            ) from None
         pieces = self._model.encode(text)
+        if not pieces:
+            raise DataError("text holds no visible character", code="empty_input")
         if len(pieces) > self.max_tokens:
-            raise DataError(f"text has {len(pieces)} tokens, the limit is {self.max_tokens}")
+            raise DataError(
+                f"text has {len(pieces)} tokens, the limit is {self.max_tokens}",
+                code="context_length_exceeded",
+            )
         ids = torch.tensor(pieces, dtype=torch.int64) + self.vocabulary.text.start
         return Medium(Modality.TEXT, ids, len(pieces), (len(pieces), 1))
 

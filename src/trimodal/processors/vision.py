@@ -1,6 +1,6 @@
 """Pictures of any size to patches at their native size.
 
-    medium = processor.medium(processor.decode("cat.jpg"))
+medium = processor.medium(processor.decode("cat.jpg"))
 """
 
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
@@ -42,12 +42,20 @@ class VisionProcessor:
         """
         if isinstance(source, np.ndarray):
             source = self._from_array(source)
+        if not isinstance(source, str | Path | bytes | Image.Image):
+            raise DataError(
+                f"image must be a path, bytes, a picture or an array, got {type(source).__name__}",
+                code="invalid_image",
+            )
         if isinstance(source, Image.Image):
             return self._pixels(source)
         try:
             stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
-        except OSError as error:
-            raise DataError(f"image {source} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            cause = getattr(error, "strerror", None) or error
+            raise DataError(
+                f"image {source} cannot be read: {cause}", code="invalid_image"
+            ) from error
         with stream, warnings.catch_warnings():
             # our own limit, checked on the header below, is the one that speaks
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -55,29 +63,36 @@ class VisionProcessor:
                 with Image.open(stream, formats=FORMATS) as image:
                     return self._pixels(image)
             except UnidentifiedImageError:
-                raise DataError("image is not a PNG, JPEG or WebP picture") from None
+                raise DataError(
+                    "image is not a PNG, JPEG or WebP picture", code="invalid_image"
+                ) from None
             except Image.DecompressionBombError:
                 raise self._too_large() from None
             except (OSError, SyntaxError, ValueError, EOFError, MemoryError):
-                raise DataError("image is truncated or corrupt") from None
+                raise DataError("image is truncated or corrupt", code="invalid_image") from None
 
     def _from_array(self, array: np.ndarray) -> Image.Image:
         channels = array.shape[2:] if array.ndim == 3 else ()
         if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in ((), (3,)):
             raise DataError(
-                f"image array must be (H, W) or (H, W, 3) uint8, got {array.shape} {array.dtype}"
+                f"image array must be (H, W) or (H, W, 3) uint8, got {array.shape} {array.dtype}",
+                code="invalid_image",
             )
         return Image.fromarray(array)
 
     def _too_large(self) -> DataError:
-        return DataError(f"image has more than {self.config.max_pixels} pixels")
+        return DataError(
+            f"image has more than {self.config.max_pixels} pixels", code="image_too_large_pixels"
+        )
 
     def _pixels(self, image: Image.Image) -> Tensor:
         if image.width * image.height > self.config.max_pixels:
             raise self._too_large()
         if image.width * image.height == 0:
-            raise DataError("image has no pixels")
-        return transforms.pil_to_tensor(image.convert("RGB"))
+            raise DataError("image has no pixels", code="invalid_image")
+        if image.mode.startswith("I"):  # 16-bit grey, which convert would clip to white
+            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        return transforms.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
 
     def medium(self, image: Tensor) -> Medium:
         """Cut a (3, H, W) uint8 picture into patches of values in [-1, 1].

@@ -57,7 +57,9 @@ def save(
             shutil.rmtree(stale)
         partial.mkdir()
         for stem, named in tensors.items():
-            save_file({k: v.contiguous() for k, v in named.items()}, partial / f"{stem}.safetensors")
+            save_file(
+                {k: v.contiguous() for k, v in named.items()}, partial / f"{stem}.safetensors"
+            )
         (partial / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         entries = {path.name: _entry(path) for path in sorted(partial.iterdir())}
         manifest = partial / "manifest.json"

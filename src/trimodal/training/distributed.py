@@ -1,6 +1,6 @@
 """Gathering over ranks, with gradients.
 
-    everyone = gather(z_NSE)
+everyone = gather(z_NSE)
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """A rank's share of each step as packed micro-batches, a pure function of (seed, data, step).
 
-    for batches in DataLoader(StepFeed(...), sampler=range(start, stop), batch_size=None): ...
+for batches in DataLoader(StepFeed(...), sampler=range(start, stop), batch_size=None): ...
 """
 
 from torch.utils.data import Dataset

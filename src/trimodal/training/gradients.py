@@ -107,9 +107,7 @@ class StepGradients:
             return total, {}
         shares = {}
         num_modalities = sum(count > 0 for count in counts)
-        for modality, loss in masked(
-            output.predictions or {}, batch, self.bare.vocabulary
-        ).items():
+        for modality, loss in masked(output.predictions or {}, batch, self.bare.vocabulary).items():
             share = loss / counts[modality]
             shares[f"masked_{modality.name.lower()}"] = share
             total = total + config.weight * share / num_modalities
@@ -139,4 +137,3 @@ class StepGradients:
 def _required(x: Tensor | None) -> Tensor:
     assert x is not None  # noqa: S101 - the model's forward always sets it
     return x
-

@@ -1,6 +1,6 @@
 """AdamW without decay on norms and biases, and warm-up followed by a cosine.
 
-    optimizer = build_optimizer(model, config.training)
+optimizer = build_optimizer(model, config.training)
 """
 
 import math

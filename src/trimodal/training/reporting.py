@@ -1,6 +1,6 @@
 """Where the numbers of a step go: metrics.jsonl, TensorBoard, and the terminal.
 
-    with Reporter(run, config, start=0) as reporter: reporter.step(12, {"loss": 0.7})
+with Reporter(run, config, start=0) as reporter: reporter.step(12, {"loss": 0.7})
 """
 
 import json
@@ -21,7 +21,9 @@ class Reporter:
     def __init__(self, run: RunDirectory, config: RunConfig, start: int) -> None:
         self.total = config.training.max_steps
         self._file: TextIO = run.metrics.open("a", encoding="utf-8")
-        self._bar = tqdm(total=self.total, initial=start, unit="step") if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=self.total, initial=start, unit="step") if sys.stderr.isatty() else None
+        )
         self._writer = _summary_writer(run, start) if config.training.tensorboard else None
         self._printed = 0.0
 

@@ -1,6 +1,6 @@
 """The run directory: its lock, its resolved configuration and its metrics.
 
-    with RunDirectory(Path("runs/demo")) as run: ...
+with RunDirectory(Path("runs/demo")) as run: ...
 """
 
 import fcntl
@@ -90,7 +90,9 @@ def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Pa
     changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
     if changed:
         shown = "; ".join(f"{k} was {before.get(k)}, is {after.get(k)}" for k in changed[:4])
-        raise ConfigError(f"{run_dir} cannot be resumed: {shown}. Use another run_dir to start anew")
+        raise ConfigError(
+            f"{run_dir} cannot be resumed: {shown}. Use another run_dir to start anew"
+        )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tokens a second and model-FLOPs utilisation.
 
-    flops = training_flops(model, batches)
+flops = training_flops(model, batches)
 """
 
 import time

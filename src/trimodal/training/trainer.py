@@ -1,6 +1,6 @@
 """The training loop.
 
-    train(load_config("configs/demo.yaml"))
+train(load_config("configs/demo.yaml"))
 """
 
 import hashlib
@@ -44,7 +44,9 @@ def train(config: RunConfig) -> None:
     Raises:
         TrimodalError: the configuration, the data or the run directory cannot be used.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if config.training.precision == "bf16" else "no")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.training.precision == "bf16" else "no"
+    )
     with ExitStack() as stack:
         run = RunDirectory(Path(config.run_dir))
         if accelerator.is_main_process:
@@ -57,7 +59,9 @@ def train(config: RunConfig) -> None:
 
 def build_dataset(config: RunConfig, processor: TrimodalProcessor) -> RowDataset:
     """The training rows with the configured augmentation."""
-    positives = config.objectives.contrastive.positives if config.objectives.contrastive else "group"
+    positives = (
+        config.objectives.contrastive.positives if config.objectives.contrastive else "group"
+    )
     return RowDataset(
         read_manifests(config.data.train),
         processor,

@@ -12,7 +12,9 @@ def test_absent_media_are_nan_and_the_others_have_unit_norm(
     for name in ("image", "text", "speech"):
         absent = np.array([item is None for item in media[name]])
         assert np.isnan(vectors[name][absent]).all()
-        assert_close(np.linalg.norm(vectors[name][~absent], axis=1), np.ones((~absent).sum()), "unit-norm")
+        assert_close(
+            np.linalg.norm(vectors[name][~absent], axis=1), np.ones((~absent).sum()), "unit-norm"
+        )
     assert_close(np.linalg.norm(vectors["fused"], axis=1), np.ones(9), "unit-norm")
     assert all(v.dtype == np.float32 and v.shape == (9, 16) for v in vectors.values())
 
@@ -56,7 +58,9 @@ def test_what_else_is_packed_does_not_leak(model: TrimodalModel, media: dict[str
     changed["image"][0] = 255 - changed["image"][0]
     changed["speech"][7] = (np.ones(9000, np.float32), 16_000)
     after = model.embed(**changed)["fused"]
-    assert_close(after[[1, 2, 3, 4, 5, 6, 8]], before[[1, 2, 3, 4, 5, 6, 8]], "packed-vs-alone-fp32")
+    assert_close(
+        after[[1, 2, 3, 4, 5, 6, 8]], before[[1, 2, 3, 4, 5, 6, 8]], "packed-vs-alone-fp32"
+    )
     assert not np.allclose(after[[0, 7]], before[[0, 7]], atol=1e-3)
 
 

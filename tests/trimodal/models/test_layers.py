@@ -34,14 +34,18 @@ def test_a_segment_is_the_same_alone_and_packed() -> None:
     stack = Transformer(TransformerConfig(width=32, depth=2, num_heads=2))
     x = torch.randn(12, 32)
     packed = stack(x, tokens([1, 7, 4]))
-    alone = torch.cat([stack(x[:1], tokens([1])), stack(x[1:8], tokens([7])), stack(x[8:], tokens([4]))])
+    alone = torch.cat(
+        [stack(x[:1], tokens([1])), stack(x[1:8], tokens([7])), stack(x[8:], tokens([4]))]
+    )
     assert_close(packed, alone, "packed-vs-alone-fp32")
 
 
 def test_order_matters_within_a_segment() -> None:
     stack = Transformer(TransformerConfig(width=32, depth=1, num_heads=2))
     x = torch.randn(5, 32)
-    assert not torch.allclose(stack(x.flip(0), tokens([5])).flip(0), stack(x, tokens([5])), atol=1e-3)
+    assert not torch.allclose(
+        stack(x.flip(0), tokens([5])).flip(0), stack(x, tokens([5])), atol=1e-3
+    )
 
 
 def test_gradients_reach_the_input_of_the_own_segment_only() -> None:

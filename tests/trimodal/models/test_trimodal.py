@@ -52,7 +52,9 @@ def test_every_parameter_gets_a_gradient_whatever_is_absent(
         for p in model.encoder(modality).parameters():
             assert p.grad is not None and not p.grad.any()
     for modality in used:
-        assert any(p.grad is not None and p.grad.any() for p in model.encoder(modality).parameters())
+        assert any(
+            p.grad is not None and p.grad.any() for p in model.encoder(modality).parameters()
+        )
 
 
 def test_placeholders_change_nothing(model: TrimodalModel, media: dict[str, list]) -> None:
@@ -77,7 +79,9 @@ def test_predictions_do_not_see_what_is_hidden(
         per_token = len(features) // medium.num_tokens
         hidden = torch.arange(len(features)) // per_token % 2 == 0
         features[hidden] = features[hidden] + 1
-        changed.append(replace(sample, media={**sample.media, modality: replace(medium, features=features)}))
+        changed.append(
+            replace(sample, media={**sample.media, modality: replace(medium, features=features)})
+        )
     before, after = (batch_of(s, modality) for s in (samples, changed))
     name = modality.name.lower()
     with torch.no_grad():
@@ -123,7 +127,12 @@ def test_save_and_load_keep_every_number(
     again = trimodal.load(tmp_path)
     for name, vectors in model.embed(**media).items():
         assert_close(again.embed(**media)[name], vectors, "exact")
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".json", ".model", ".safetensors"]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [
+        ".json",
+        ".json",
+        ".model",
+        ".safetensors",
+    ]
 
 
 def test_auto_classes_know_the_model(model: TrimodalModel, tmp_path: Path) -> None:

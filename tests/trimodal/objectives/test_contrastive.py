@@ -16,7 +16,16 @@ def embeddings(size: int = 8, seed: int = 0) -> Embeddings:
     z = F.normalize(torch.randn(size, 4, 16, dtype=torch.float64, generator=generator), dim=-1)
     present = torch.ones(size, 4, dtype=torch.bool)
     members = torch.ones(size, 3, dtype=torch.bool)
-    subsets = [(1, 1, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1), (0, 1, 0), (1, 1, 1), (0, 0, 1)]
+    subsets = [
+        (1, 1, 1),
+        (1, 1, 0),
+        (0, 1, 1),
+        (1, 0, 1),
+        (1, 1, 1),
+        (0, 1, 0),
+        (1, 1, 1),
+        (0, 0, 1),
+    ]
     for i in range(size):
         present[i, :3] = torch.tensor(subsets[i % 8]).bool()
         present[i, 3] = sum(subsets[i % 8]) > 1
@@ -26,14 +35,18 @@ def embeddings(size: int = 8, seed: int = 0) -> Embeddings:
 
 
 def rows(e: Embeddings, chosen: slice) -> Embeddings:
-    return Embeddings(e.z_NSE[chosen], e.present_NS[chosen], e.members_N3[chosen], e.group_N[chosen])
+    return Embeddings(
+        e.z_NSE[chosen], e.present_NS[chosen], e.members_N3[chosen], e.group_N[chosen]
+    )
 
 
 @pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
 def test_the_shares_of_ranks_add_up(loss: str) -> None:
     e, config = embeddings(), ContrastiveConfig(loss=loss)  # pyright: ignore[reportArgumentType]
     whole, parts = contrastive(e, e, SCALE, BIAS, config, (8, 16))
-    shares = [contrastive(rows(e, s), e, SCALE, BIAS, config, (8, 16)) for s in (slice(0, 3), slice(3, 8))]
+    shares = [
+        contrastive(rows(e, s), e, SCALE, BIAS, config, (8, 16)) for s in (slice(0, 3), slice(3, 8))
+    ]
     assert_close(sum(share for share, _ in shares), whole, "fp64")
     for name in parts:
         assert_close(sum(named[name] for _, named in shares), parts[name], "fp64")
@@ -41,7 +54,9 @@ def test_the_shares_of_ranks_add_up(loss: str) -> None:
 
 def test_order_of_samples_does_not_matter() -> None:
     e, order = embeddings(), torch.randperm(8)
-    shuffled = Embeddings(e.z_NSE[order], e.present_NS[order], e.members_N3[order], e.group_N[order])
+    shuffled = Embeddings(
+        e.z_NSE[order], e.present_NS[order], e.members_N3[order], e.group_N[order]
+    )
     config = ContrastiveConfig()
     first, _ = contrastive(e, e, SCALE, BIAS, config, (16,))
     second, _ = contrastive(shuffled, shuffled, SCALE, BIAS, config, (16,))
@@ -84,7 +99,12 @@ def test_a_fused_view_is_not_contrasted_with_a_part_of_itself() -> None:
 
 def test_nothing_to_contrast_is_zero() -> None:
     e = embeddings()
-    alone = Embeddings(e.z_NSE, e.present_NS & torch.tensor([True, False, False, False]), e.members_N3 & False, e.group_N)
+    alone = Embeddings(
+        e.z_NSE,
+        e.present_NS & torch.tensor([True, False, False, False]),
+        e.members_N3 & False,
+        e.group_N,
+    )
     loss, parts = contrastive(alone, alone, SCALE, BIAS, ContrastiveConfig(), (16,))
     assert float(loss) == 0.0
     assert parts == {}

@@ -41,5 +41,8 @@ def test_values_are_compared_with_features() -> None:
 
 def test_counts_add_up_over_micro_batches() -> None:
     a = batch(text=Prediction(torch.tensor([0, 1]), torch.zeros(2)))
-    b = batch(text=Prediction(torch.tensor([2]), torch.zeros(1)), vision=Prediction(torch.tensor([3]), torch.zeros(1, 3)))
+    b = batch(
+        text=Prediction(torch.tensor([2]), torch.zeros(1)),
+        vision=Prediction(torch.tensor([3]), torch.zeros(1, 3)),
+    )
     assert hidden_counts([a, b, Batch(1, {}, {})]) == [1, 3, 0]

@@ -77,7 +77,9 @@ def test_speech_is_hidden_in_spans() -> None:
 
 def test_blocks_of_patches_are_hidden_together() -> None:
     config = MaskedConfig(vision_ratio=0.25, vision_block=2)
-    hidden = draw_hidden(medium(Modality.VISION, 64), config, np.random.default_rng(0)).reshape(16, 4)
+    hidden = draw_hidden(medium(Modality.VISION, 64), config, np.random.default_rng(0)).reshape(
+        16, 4
+    )
     blocks = hidden.reshape(8, 2, 2, 2).sum((1, 3))
     assert set(blocks.flatten().tolist()) == {0, 4}
 

@@ -43,7 +43,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_step(config: RunConfig) ->
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(config: RunConfig) -> None:
     losses, _ = run(config, 100_000)
-    hidden = [losses[f"masked_{m}"] for m in ("vision", "text", "speech") if f"masked_{m}" in losses]
+    hidden = [
+        losses[f"masked_{m}"] for m in ("vision", "text", "speech") if f"masked_{m}" in losses
+    ]
     assert_close(losses["masked"], sum(hidden) / len(hidden), "fp32")
     assert_close(losses["loss"], losses["contrastive"] + 0.5 * losses["masked"], "fp32")
     pairs = [v for k, v in losses.items() if k.startswith("contrastive_")]
@@ -86,7 +88,9 @@ def test_an_objective_of_weight_0_leaves_no_trace(config: RunConfig) -> None:
 
 
 def test_dropout_is_the_same_in_both_passes(config: RunConfig) -> None:
-    config = replace(config, model=replace(config.model, trunk=replace(config.model.trunk, dropout=0.5)))
+    config = replace(
+        config, model=replace(config.model, trunk=replace(config.model.trunk, dropout=0.5))
+    )
     _, first = run(config, 80)
     torch.manual_seed(99)
     _, second = run(config, 80)

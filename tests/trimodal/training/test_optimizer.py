@@ -21,7 +21,9 @@ def test_frozen_parameters_are_left_out() -> None:
 
 
 def test_the_rate_warms_up_then_falls_as_a_cosine() -> None:
-    config = TrainingConfig(max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.1)
+    config = TrainingConfig(
+        max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.1
+    )
     rates = torch.tensor([learning_rate(step, config) for step in range(110)])
     assert torch.allclose(rates[:10], torch.arange(1, 11) / 10)
     assert (rates[10:].diff() < 0).all()

@@ -30,8 +30,18 @@ def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
         ".lock", "checkpoints", "config.yaml", "metrics.jsonl", "model"
     }  # fmt: skip
     assert [line["step"] for line in lines(config)] == [1, 2, 3, 4, 5, 6]
-    assert {"loss", "contrastive", "masked_vision", "learning_rate", "tokens_per_second", "mfu"} <= set(lines(config)[0])
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
+    assert {
+        "loss",
+        "contrastive",
+        "masked_vision",
+        "learning_rate",
+        "tokens_per_second",
+        "mfu",
+    } <= set(lines(config)[0])
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "step-00000004",
+        "step-00000006",
+    ]
     vectors = trimodal.load(run / "model").embed(text=["a red square"])
     assert vectors["text"].shape == (1, 16)
 

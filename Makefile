@@ -1,0 +1,105 @@
+# From a bare checkout to a trained, evaluated model: `make demo`. Needs Linux, make, bash and
+# Python 3.11 or newer; everything else is installed into .venv from the hashed lists in requirements/.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+# where it is set, every start of Python would compile torch and transformers anew: ten seconds each
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := .venv/bin
+READY := .venv/.ready
+DATA := data/digits
+RUN := runs/demo
+TOKENIZER := $(RUN)/tokenizer/text.model
+CORES := $(shell nproc 2>/dev/null || echo 1)
+# the first date that no release in requirements/ may be younger than
+LOCKED := 2026-11-08
+
+.PHONY: help setup demo test check format lock clean
+
+help: ## print these targets
+	@echo "trimodal: pre-train, fine-tune and serve one model of images, text and speech"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv, once and again whenever pyproject.toml or requirements/ change
+
+$(READY): pyproject.toml requirements/lock.txt requirements/uv.txt
+	@python=$$(for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if command -v $$name >/dev/null && \
+	     $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then echo $$name; break; fi; done); \
+	if [ -z "$$python" ]; then \
+	  echo "make: no Python 3.11 or newer is on the PATH" >&2; exit 1; fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "set-up: making .venv with $$($$python --version)"; \
+	  if ! $$python -m venv --clear .venv; then \
+	    echo "make: $$python cannot make a virtual environment, its venv or ensurepip is missing" >&2; \
+	    exit 1; fi; fi
+	@echo "set-up: installing requirements/lock.txt, about 3 GB the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements/uv.txt
+	@quiet=$$([ -t 2 ] || echo --quiet); \
+	$(BIN)/uv pip install $$quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt || { \
+	  echo "set-up: uv could not install them, trying pip, which may know another index"; \
+	  $(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/lock.txt; }; \
+	$(BIN)/uv pip install $$quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@echo "set-up: done"
+	@touch $@
+
+demo: $(RUN)/report.html ## data, tokenizer, training, evaluation and report; goes on where it stopped
+	@echo "demo: done, open $<"
+
+# the last file of a build, so where it is the corpus is whole
+$(DATA)/test.jsonl: | $(READY)
+	@echo "demo: building the digits, read aloud in English and Chinese, in $(DATA)"
+	@$(BIN)/trimodal data build digits $(DATA)
+
+$(TOKENIZER): $(DATA)/test.jsonl
+	@echo "demo: training the text tokenizer"
+	@$(BIN)/trimodal tokenizer train text --data $(DATA)/train.jsonl --out $(RUN)/tokenizer \
+	  --vocab-size 600
+
+$(RUN)/model/config.json: configs/demo.yaml $(TOKENIZER)
+	@echo "demo: training; the same command resumes after an interruption"
+	@$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	  --dynamo_backend no --num_cpu_threads_per_process $(CORES) -m trimodal.train configs/demo.yaml
+
+$(RUN)/results.json: $(RUN)/model/config.json
+	@echo "demo: evaluating on $(DATA)/test.jsonl"
+	@$(BIN)/trimodal eval $(RUN)/model --data $(DATA)/test.jsonl --json $@
+
+$(RUN)/report.html: $(RUN)/results.json
+	@echo "demo: writing the report"
+	@$(BIN)/trimodal report $(RUN)
+
+test: $(READY) ## run every test
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST)
+
+check: $(READY) ## lint, formatting, types, import contracts, architecture
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest -q tests/architecture
+
+format: $(READY) ## format the sources
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: $(READY) ## resolve requirements/ anew, up to the date LOCKED
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --all-extras --exclude-newer $(LOCKED) \
+	  pyproject.toml -o requirements/lock.txt
+	@echo uv | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer $(LOCKED) \
+	  - -o requirements/uv.txt
+	@echo "lock: requirements/lock.txt and requirements/uv.txt hold releases up to $(LOCKED)"
+
+clean: ## delete the environment, the demo's data and run, and caches
+	rm -rf .venv $(DATA) $(RUN) dist .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

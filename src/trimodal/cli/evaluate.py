@@ -1,0 +1,63 @@
+"""`trimodal eval`: measure a model on a manifest.
+
+trimodal eval runs/demo/model --data data/digits/test.jsonl --json results.json
+"""
+
+import argparse
+from pathlib import Path
+
+from trimodal.cli import Command
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder")
+    parser.add_argument(
+        "--data", metavar="MANIFEST", type=Path, required=True, help="what to measure on"
+    )
+    parser.add_argument("--json", metavar="OUT", type=Path, help="also write the results here")
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        type=Path,
+        help='class prompts, {"LABEL": {"en": ["TEXT", ...]}}; '
+        "else prompts.json beside the manifest, else the texts of each label's rows",
+    )
+    parser.add_argument(
+        "--token-budget",
+        metavar="N",
+        type=positive,
+        default=16_384,
+        help="tokens computed at once (default: %(default)s)",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table and write the JSON."""
+    from trimodal.evaluation import evaluate, format_table, load_model
+    from trimodal.evaluation.output import check_writable, write_json
+
+    if options.json:
+        check_writable(options.json)
+    results = evaluate(
+        load_model(options.model),
+        options.data,
+        prompts=options.prompts,
+        token_budget=options.token_budget,
+        progress=True,
+    )
+    if options.json:
+        write_json(options.json, results)
+    print(format_table(results))
+    return 0
+
+
+COMMAND = Command("eval", "measure a model on a manifest", configure, run)

@@ -1,0 +1,32 @@
+"""`trimodal report`: a page about a run that needs nothing but itself.
+
+trimodal report runs/demo
+"""
+
+import argparse
+from pathlib import Path
+
+from trimodal.cli import Command
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a finished run")
+    parser.add_argument(
+        "--data",
+        metavar="MANIFEST",
+        type=Path,
+        help="what to show; else data.test of the run's configuration, else data.validation",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write RUN_DIR/report.html."""
+    from trimodal.evaluation.report import write_report
+
+    path = write_report(options.run_dir, options.data, progress=True)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+COMMAND = Command("report", "write a page about a run", configure, run)

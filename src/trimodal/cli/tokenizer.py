@@ -1,0 +1,90 @@
+"""`trimodal tokenizer`: train the tokenizer of a modality.
+
+trimodal tokenizer train text --data data/digits/train.jsonl --out data/digits
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from trimodal.cli import Command
+from trimodal.errors import ConfigError, DataError, StorageError, TrimodalError
+
+FILE = "text.model"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand `train text`."""
+    example = (
+        "example: trimodal tokenizer train text --data data/digits/train.jsonl --out data/digits"
+    )
+    parser.epilog = example
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    train = actions.add_parser(
+        "train", help="train a tokenizer", description="Train a tokenizer.", epilog=example
+    )
+    modalities = train.add_subparsers(metavar="MODALITY", required=True)
+    text = modalities.add_parser(
+        "text",
+        help="a SentencePiece model",
+        description="Train a SentencePiece model on every text, question and answer of manifests.",
+        epilog=example,
+    )
+    text.add_argument(
+        "--data", metavar="MANIFEST", nargs="+", type=Path, required=True, help="what to train on"
+    )
+    text.add_argument(
+        "--out",
+        metavar="FILE_OR_DIR",
+        type=Path,
+        required=True,
+        help=f"the model, if the name ends in .model, else the folder for {FILE}",
+    )
+    text.add_argument(
+        "--vocab-size",
+        metavar="N",
+        type=int,
+        default=8000,
+        help="most pieces; a small corpus gives fewer (default: %(default)s)",
+    )
+    text.set_defaults(action=_train_text)
+
+
+def _train_text(options: argparse.Namespace) -> int:
+    if options.vocab_size < 1:
+        raise ConfigError(f"--vocab-size: {options.vocab_size} is not positive")
+
+    from trimodal.data import read_manifests
+    from trimodal.processors.text import train_tokenizer
+
+    rows = read_manifests(options.data)
+    texts = (
+        text for row in rows for text in (*row.texts.values(), row.question, row.answer) if text
+    )
+    path = options.out if options.out.suffix == ".model" else options.out / FILE
+    try:
+        pieces = train_tokenizer(texts, path, options.vocab_size)
+    except RuntimeError as error:
+        raise _refusal(options.vocab_size, str(error)) from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    print(f"{path}: {pieces} pieces")
+    return 0
+
+
+def _refusal(vocab_size: int, cause: str) -> TrimodalError:
+    """SentencePiece says why only in words."""
+    least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", cause)
+    if least:
+        return ConfigError(
+            f"--vocab-size: {vocab_size} is too small, these texts need at least {least[1]}"
+        )
+    return DataError(f"no tokenizer can be trained on these texts: {' '.join(cause.split())}")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the chosen subcommand says."""
+    return options.action(options)
+
+
+COMMAND = Command("tokenizer", "train the tokenizer of a modality", configure, run)

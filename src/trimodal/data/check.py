@@ -1,0 +1,144 @@
+"""Whether a manifest can be trained on: every row read, every medium decoded.
+
+for problem in check_manifest("corpus/train.jsonl"): print(problem)
+"""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from trimodal.config import SpeechInputConfig, VisionInputConfig
+from trimodal.data.manifest import Row, scan_manifest
+from trimodal.errors import DataError
+from trimodal.processors import SpeechProcessor, VisionProcessor
+
+
+@dataclass
+class Census:
+    """What the rows of a manifest hold, and what is wrong with them."""
+
+    problems: list[str] = field(default_factory=list)
+    """Each `FILE:LINE: cause`, in the order of the rows."""
+    rows: int = 0
+    rows_with: Counter[str] = field(default_factory=Counter)
+    """Rows with an `image`, a `text`, `speech`, a `question`, a `label`."""
+    texts: Counter[str] = field(default_factory=Counter)
+    """Texts in each language."""
+    utterances: Counter[str] = field(default_factory=Counter)
+    """Utterances in each language that `speech_lang` names."""
+    speakers: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    """Of speech."""
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.rows_with.update(row.data_names)
+        self.rows_with.update(name for name in ("question", "label") if getattr(row, name))
+        self.texts.update(list(row.texts))
+        if row.speech is not None:
+            self.utterances.update([row.speech_lang or "unnamed"])
+        for counter, value in (
+            (self.speakers, row.speaker),
+            (self.labels, row.label),
+            (self.groups, row.group),
+        ):
+            if value is not None:
+                counter[value] += 1
+
+    def summary(self) -> str:
+        """Plain lines for people."""
+        lines = [
+            f"rows: {_listed(self.rows_with, self.rows)}",
+            f"texts: {_listed(self.texts)}",
+            f"speech: {_listed(self.utterances)}, {self.seconds / 3600:.2f} hours, "
+            f"{len(self.speakers)} speakers",
+            f"labels: {len(self.labels)}, groups: {len(self.groups)}",
+        ]
+        return "\n".join(lines)
+
+
+def check_manifest(
+    path: str | Path,
+    vision: VisionProcessor | None = None,
+    speech: SpeechProcessor | None = None,
+) -> list[str]:
+    """Every problem of a manifest and of its media, each `FILE:LINE: cause`; none if it is sound.
+
+    Args:
+        path: the manifest.
+        vision: whose limits pictures must keep; the default ones if none is given.
+        speech: whose limits speech must keep, likewise.
+    """
+    return take_census(path, vision, speech).problems
+
+
+def take_census(
+    path: str | Path,
+    vision: VisionProcessor | None = None,
+    speech: SpeechProcessor | None = None,
+) -> Census:
+    """Read every row and decode every medium, and count; the arguments are `check_manifest`'s."""
+    decoder = _Decoder(
+        vision or VisionProcessor(VisionInputConfig()),
+        speech or SpeechProcessor(SpeechInputConfig()),
+    )
+    census = Census()
+    scanned = scan_manifest(path)
+    with tqdm(scanned, unit="row", disable=not sys.stderr.isatty(), leave=False) as bar:
+        try:
+            for row, problems in bar:
+                census.problems += problems
+                if row is None:
+                    continue
+                census.add(row)
+                causes, seconds = decoder.decode(row)
+                census.problems += causes
+                census.seconds += seconds
+        except DataError as error:  # the manifest as a whole
+            census.problems.append(str(error))
+    return census
+
+
+class _Decoder:
+    """Decodes each file once, however many rows share it."""
+
+    def __init__(self, vision: VisionProcessor, speech: SpeechProcessor) -> None:
+        self.vision = vision
+        self.speech = speech
+        self._found: dict[tuple[str, Path], float | DataError] = {}
+
+    def decode(self, row: Row) -> tuple[list[str], float]:
+        """The problems of the media of a row, and its seconds of speech."""
+        problems, seconds = [], 0.0
+        for name, path in (("image", row.image), ("speech", row.speech)):
+            if path is None:
+                continue
+            if (name, path) not in self._found:
+                self._found[name, path] = self._read(name, path)
+            found = self._found[name, path]
+            if isinstance(found, DataError):
+                problems.append(f"{row.where}: {path}: {found}")
+            else:
+                seconds += found
+        return problems, seconds
+
+    def _read(self, name: str, path: Path) -> float | DataError:
+        try:
+            if name == "speech":
+                return len(self.speech.decode(path)) / self.speech.config.sample_rate
+            self.vision.decode(path)
+        except DataError as error:
+            return error
+        return 0.0
+
+
+def _listed(counts: Counter[str], total: int | None = None) -> str:
+    parts = [f"{name} {count}" for name, count in sorted(counts.items())]
+    listed = ", ".join(parts) or "none"
+    return listed if total is None else f"{total} ({listed})"

@@ -1,0 +1,103 @@
+"""Curves as SVG that takes its colours from the page it stands in, light or dark.
+
+figure = curve(run.series["loss"])
+"""
+
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from trimodal.evaluation.run import Series
+
+INK, GRID, ACCENT = "#010203", "#040506", "#070809"
+"""Stand-ins that no figure needs as colours; the page's own replace them."""
+COLOURS = {INK: "currentColor", GRID: "var(--line)", ACCENT: "var(--accent)"}
+MOST_POINTS = 400
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.formatter.limits": (-3, 5),
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+}
+
+
+def curve(series: Series) -> Markup:
+    """One number over the steps: every logged value faint, their running mean strong."""
+    steps, values = _thin(series)
+    with mpl.rc_context({**STYLE, "svg.hashsalt": series.name}):
+        figure = Figure(figsize=(3.5, 1.9), layout="constrained")
+        axes = figure.add_subplot()
+        marker = "o" if len(values) == 1 else None
+        axes.plot(steps, values, color=ACCENT, linewidth=0.8, alpha=0.35, marker=marker)
+        axes.plot(steps, _running_mean(values), color=ACCENT, linewidth=1.8)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("step", loc="right")
+        axes.margins(x=0.02, y=0.08)
+        return _svg(figure, series.name, describe(series))
+
+
+def describe(series: Series) -> str:
+    """The curve in words."""
+    steps, values = series.steps, series.values
+    return (
+        f"{series.name}: {values[0]:.4g} at step {steps[0]}, {values[-1]:.4g} at step {steps[-1]}, "
+        f"between {values.min():.4g} and {values.max():.4g}"
+    )
+
+
+def _thin(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Means of equal stretches, so that a long run draws no more than a screen shows."""
+    parts = min(MOST_POINTS, len(series.values))
+    steps = [part.mean() for part in np.array_split(series.steps, parts)]
+    return np.array(steps), np.array([part.mean() for part in np.array_split(series.values, parts)])
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Centred, over a twentieth of the run, narrower at the ends."""
+    reach = len(values) // 40
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    spread = np.minimum(reach, np.minimum(at, len(values) - 1 - at))
+    return (sums[at + spread + 1] - sums[at - spread]) / (2 * spread + 1)
+
+
+def _svg(figure: Figure, name: str, description: str) -> Markup:
+    """The figure as one element of an HTML page, its ids made unique by its name."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    opening, rest = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', opening)
+    prefix = "c-" + re.sub(r"\W", "-", name)
+    rest = re.sub(r'\bid="', f'id="{prefix}-', rest)
+    rest = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', rest)
+    rest = rest.replace("url(#", f"url(#{prefix}-")
+    for stand_in, colour in COLOURS.items():
+        rest = rest.replace(stand_in, colour)
+    view = box.group() if box else ""
+    # matplotlib has escaped the text in it
+    return Markup(f'<svg {view} role="img" aria-label="{escape(description)}">{rest}')  # noqa: S704

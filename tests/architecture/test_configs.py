@@ -1,0 +1,51 @@
+"""Every configuration runs as it stands, and says how, on what, how long and with what result."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from trimodal.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+FIELDS = ("Command", "Hardware", "Time", "Expect")
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The `# Field: value` lines above the first key; `#   more` continues a value."""
+    fields: dict[str, str] = {}
+    last = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        field = re.match(r"# ([A-Z][a-z]+):\s+(.+)", line)
+        if field:
+            last = field[1]
+            fields[last] = field[2]
+        elif last:
+            fields[last] += " " + line.lstrip("# ")
+    return fields
+
+
+def test_the_demo_has_a_configuration() -> None:
+    assert ROOT / "configs" / "demo.yaml" in CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_configuration_is_valid_and_takes_overrides(path: Path) -> None:
+    overrides = ["run_dir=elsewhere", "training.max_steps=7", "training.checkpoint_every=3"]
+    # a schedule longer than the run is a mistake, so the shorter run needs a shorter warm-up
+    config = load_config(path, [*overrides, "training.warmup_steps=1"])
+    assert config.run_dir == "elsewhere"
+    assert (config.training.max_steps, config.training.checkpoint_every) == (7, 3)
+    assert load_config(path).run_dir
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_configuration_says_what_to_expect(path: Path) -> None:
+    header = _header(path)
+    assert [field for field in FIELDS if not header.get(field)] == []
+    assert path.relative_to(ROOT).as_posix() in header["Command"]
+    assert re.search(r"\d", header["Time"]), "a time without a number says nothing"
+    assert re.search(r"\d", header["Expect"]), "an expectation without a number cannot be missed"

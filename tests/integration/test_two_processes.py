@@ -1,0 +1,80 @@
+"""Two gloo processes against one: the same samples, the same losses, the same gradients."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trimodal.testing import assert_close, tiny_tokenizer, write_tiny_manifest
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def launch(processes: int, *command: str) -> None:
+    done = subprocess.run(
+        [*LAUNCH, str(processes), *command],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_ranks_that_lack_a_modality_train_as_one_process(tmp_path: Path) -> None:
+    """Rank 0 has no speech and rank 1 no pictures, 200 steps."""
+    script = str(Path(__file__).with_name("two_ranks.py"))
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.json"
+        launch(processes, script, str(out), "200")
+        found.append(json.loads(out.read_text()))
+    assert_close(found[1]["losses"], found[0]["losses"], "two-processes-loss")
+    assert found[0]["grads"].keys() == found[1]["grads"].keys()
+    for name, grad in found[0]["grads"].items():
+        assert_close(found[1]["grads"][name], grad, "two-processes-gradient")
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    """50 steps of the command that users run, with augmentation and ragged, incomplete samples."""
+    (tmp_path / "text.model").write_bytes(tiny_tokenizer())
+    manifest = write_tiny_manifest(tmp_path / "data", rows=24)
+    stack = {"width": 32, "depth": 1, "num_heads": 2}
+    tree = {
+        "run_dir": "replaced",
+        "data": {
+            "train": [str(manifest)],
+            "tokenizer": str(tmp_path / "text.model"),
+            "num_workers": 0,
+            "speech_augment": {"stretch": 0.2, "noise": 0.5},
+        },
+        "model": {
+            **dict.fromkeys(("vision", "text", "speech", "trunk"), stack),
+            "vision_input": {"patch_size": 4},
+            "speech_input": {"num_mels": 16},
+            "vocabulary": {"text": 512, "vision": 16, "speech": 16},
+            "embedding_dim": 16,
+        },
+        "objectives": {"contrastive": {}, "masked": {}},
+        "training": {
+            "max_steps": 50, "batch_size": 8, "warmup_steps": 5, "tensorboard": False
+        },
+    }  # fmt: skip
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    losses = []
+    for processes in (1, 2):
+        run = tmp_path / f"run{processes}"
+        launch(processes, "-m", "trimodal.train", str(config), f"run_dir={run}")
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert len(losses[0]) == 50
+    assert_close(losses[1], losses[0], "two-processes-loss")

@@ -1,0 +1,76 @@
+"""What `test_two_processes.py` launches: steps in which no rank has all modalities.
+
+torchrun --nproc_per_node 2 two_ranks.py OUT STEPS
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from trimodal.assembly import assemble
+from trimodal.batch import Batch
+from trimodal.config import (
+    ContrastiveConfig,
+    DataConfig,
+    MaskedConfig,
+    ObjectivesConfig,
+    RunConfig,
+    to_dict,
+)
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.objectives import plan_views
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import tiny_model_config, tiny_tokenizer
+from trimodal.training.gradients import StepGradients
+
+CONFIG = RunConfig(
+    run_dir="unused",
+    data=DataConfig(train=("unused",), tokenizer="unused"),
+    model=tiny_model_config(),
+    objectives=ObjectivesConfig(contrastive=ContrastiveConfig(), masked=MaskedConfig()),
+)
+TEXTS = ["a red square", "蓝色的方块", "the square is green", "方块是白色"]
+
+
+def batch(rank: int, step: int) -> Batch:
+    """Rank 0 holds pictures with text, rank 1 speech with text."""
+    rng = np.random.default_rng([rank, step])
+    processor = TrimodalProcessor(CONFIG.model, tiny_tokenizer())
+    pictures = [rng.integers(0, 256, (8, 8 + 4 * i, 3), dtype=np.uint8) for i in range(4)]
+    waves = [(rng.standard_normal(2000 + 500 * i).astype(np.float32), 16_000) for i in range(4)]
+    samples = processor(text=TEXTS, **({"speech": waves} if rank else {"image": pictures}))
+    fused, masked = plan_views(samples, CONFIG.objectives, "views", rank, step)
+    return assemble(samples, fused, masked)
+
+
+def main() -> None:
+    """Write the last gradients and all losses of this world."""
+    out, steps = Path(sys.argv[1]), int(sys.argv[2])
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    bare = TrimodalModel(TrimodalConfig(architecture=to_dict(CONFIG.model))).train()
+    torch.nn.init.normal_(bare.fusion.projection.weight, std=0.1)
+    optimizer = torch.optim.SGD(bare.parameters(), lr=1e-3)
+    model = accelerator.prepare(bare)
+    gradients = StepGradients(accelerator, model, CONFIG)
+    single = accelerator.num_processes == 1
+    losses, grads = [], {}
+    for step in range(steps):
+        ranks = (0, 1) if single else (accelerator.process_index,)
+        optimizer.zero_grad()
+        losses.append(gradients([batch(rank, step) for rank in ranks], step)["loss"])
+        grads = {
+            n: p.grad.double().flatten() for n, p in bare.named_parameters() if p.grad is not None
+        }
+        optimizer.step()
+    if accelerator.is_main_process:
+        norms = {name: grad.tolist() for name, grad in grads.items()}
+        out.write_text(json.dumps({"losses": losses, "grads": norms}))
+
+
+if __name__ == "__main__":
+    main()

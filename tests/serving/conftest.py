@@ -1,0 +1,157 @@
+"""A tiny real model, media of every kind, and a server on loopback for the tests of serving.
+
+def test_something(base_url: str, png: bytes) -> None: ...
+"""
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+import trimodal
+from trimodal.batch import Modality, Sample
+from trimodal.config import ModelConfig, to_dict
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import tiny_model_config, tiny_tokenizer
+from trimodal_serving.app import create_app
+from trimodal_serving.command import http_server
+from trimodal_serving.engine import Engine
+
+
+class ScriptedModel:
+    """The tiny model, made to fail, to wait, or to remember what it was asked."""
+
+    def __init__(self, model: TrimodalModel) -> None:
+        self._model = model
+        self.batches: list[list[str]] = []
+        """The ids of the samples of each batch, which say where in the request they stood."""
+        self.raises: Callable[[Sample], bool] = lambda _: False
+        self.broken: Callable[[Sample], bool] = lambda _: False
+        self.gate = threading.Event()
+        """While it is not set, batches wait."""
+        self.gate.set()
+        self.entered = threading.Event()
+
+    @property
+    def processor(self) -> TrimodalProcessor | None:
+        return self._model.processor
+
+    @property
+    def architecture(self) -> ModelConfig:
+        return self._model.architecture
+
+    def embed_samples(
+        self, samples: Sequence[Sample], token_budget: int = 16_384
+    ) -> dict[str, np.ndarray]:
+        self.batches.append([sample.id for sample in samples])
+        self.entered.set()
+        self.gate.wait(20)
+        if any(map(self.raises, samples)):
+            raise RuntimeError("secret of the library at 0x7f0000000000")
+        vectors = self._model.embed_samples(samples, token_budget)
+        for i, sample in enumerate(samples):
+            if self.broken(sample):
+                vectors["fused"][i] = np.nan
+        return vectors
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model; every weight is random, so that a mixed-up row is a different vector."""
+    torch.manual_seed(0)
+    architecture = tiny_model_config()
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(architecture)))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.processor = TrimodalProcessor(architecture, tiny_tokenizer())
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(model_folder: Path) -> TrimodalModel:
+    return trimodal.load(model_folder)
+
+
+@pytest.fixture
+def scripted(model: TrimodalModel) -> Iterator[ScriptedModel]:
+    scripted = ScriptedModel(model)
+    yield scripted
+    scripted.gate.set()
+
+
+@pytest.fixture(scope="session")
+def text_sample(model: TrimodalModel) -> Callable[[str], Sample]:
+    """Makes a sample of a text, whose id is the text."""
+    processor = model.processor
+    assert processor is not None
+    return lambda text: Sample(text, {Modality.TEXT: processor.medium(Modality.TEXT, text)}, 0)
+
+
+@pytest.fixture(scope="session")
+def png() -> bytes:
+    """A picture of 9 x 7 pixels."""
+    pixels = np.arange(9 * 7 * 3, dtype=np.uint8).reshape(7, 9, 3)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def wav() -> bytes:
+    """Half a second of a tone at 16 kHz."""
+    stream = io.BytesIO()
+    tone = 0.3 * np.sin(np.arange(8_000) * 0.1)
+    soundfile.write(stream, tone, 16_000, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., "Server"]:
+    """Makes a server, to be used in a `with` statement."""
+    return Server
+
+
+class Server:
+    """A model behind a real socket, in a thread of this process."""
+
+    def __init__(self, engine: Engine, max_body_bytes: int = 1 << 20) -> None:
+        self._server = http_server(create_app(engine, "tiny", max_body_bytes))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
+
+    def __enter__(self) -> "Server":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+
+    def wait_until_ready(self) -> "Server":
+        transport = httpx.HTTPTransport(retries=5)
+        with httpx.Client(transport=transport) as client:
+            for _ in range(1000):
+                if client.get(f"{self.url}/readyz").status_code == 200:
+                    return self
+                time.sleep(0.01)
+        raise AssertionError("the server did not become ready")
+
+
+@pytest.fixture(scope="session")
+def base_url(model: TrimodalModel) -> Iterator[str]:
+    """The address of a server that is shared by tests which leave it healthy."""
+    with Server(Engine(lambda: model)) as server:
+        yield server.wait_until_ready().url

@@ -1,0 +1,100 @@
+import json
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from trimodal_serving import connection as module
+
+HEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.fixture
+def connection(base_url: str) -> Iterator[socket.socket]:
+    address = urlsplit(base_url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        yield connection
+
+
+def read_to_end(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
+    """The status line and the error, once the server has closed the connection."""
+    received = b""
+    while chunk := connection.recv(65_536):
+        received += chunk
+    head, _, body = received.rpartition(b"\r\n\r\n")
+    return head, json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n"
+        b"content-length: 2\r\n\r\n",
+    ],
+    ids=["garbage", "header", "negative", "two-lengths"],
+)
+def test_what_is_not_http_gets_the_envelope(
+    connection: socket.socket, base_url: str, sent: bytes
+) -> None:
+    connection.sendall(sent)
+    head, error = read_to_end(connection)
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert error["code"] == "bad_http"
+    assert httpx.get(f"{base_url}/livez").status_code == 200
+
+
+def test_a_broken_chunk_ends_the_request(connection: socket.socket, base_url: str) -> None:
+    connection.sendall(
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
+    )
+    head, error = read_to_end(connection)
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert error["code"] == "bad_http"
+    assert httpx.get(f"{base_url}/livez").status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /liv", HEAD], ids=["nothing", "line", "head"])
+def test_a_head_that_does_not_come_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, sent: bytes
+) -> None:
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
+    address = urlsplit(base_url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(sent)
+        head, error = read_to_end(connection)
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert error["code"] == "head_timeout"
+
+
+def test_the_second_request_of_a_connection_has_the_same_deadline(
+    monkeypatch: pytest.MonkeyPatch, connection: socket.socket
+) -> None:
+    connection.sendall(HEAD + b"\r\n")
+    answer = b""
+    while not answer.endswith(b'{"status":"live"}'):
+        answer += connection.recv(65_536)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
+    connection.sendall(HEAD)
+    head, error = read_to_end(connection)
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert error["code"] == "head_timeout"
+
+
+def test_a_request_in_progress_has_no_deadline_of_its_head(
+    monkeypatch: pytest.MonkeyPatch, base_url: str
+) -> None:
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
+    address = urlsplit(base_url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        connection.sendall(b"{}")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")

@@ -1,0 +1,143 @@
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimodal.batch import Modality
+from trimodal_serving.errors import ServingError
+from trimodal_serving.inputs import Input
+from trimodal_serving.protocol import EmbeddingRequest, parse_request, render_answer
+
+GOOD: dict[str, Any] = {"model": "tiny", "input": "a"}
+
+
+def parse(body: bytes | dict[str, Any]) -> EmbeddingRequest:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return parse_request(raw, served="tiny", dimensions=(8, 16))
+
+
+def test_defaults() -> None:
+    request = parse(GOOD)
+    assert request.inputs == [Input("input", {Modality.TEXT: "a"})]
+    assert request.dimensions == 16
+    assert not request.base64
+
+
+def test_every_field() -> None:
+    request = parse(
+        {
+            "model": "tiny",
+            "input": ["AAAA"],
+            "modality": "speech",
+            "encoding_format": "base64",
+            "dimensions": 8,
+            "user": "someone",
+        }
+    )
+    assert list(request.inputs[0].media) == [Modality.SPEECH]
+    assert (request.dimensions, request.base64) == (8, True)
+
+
+def test_null_is_absent() -> None:
+    assert parse(
+        {**GOOD, "dimensions": None, "encoding_format": None, "modality": None, "user": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "param"),
+    [
+        ({"model": "other"}, 404, "model_not_found", "model"),
+        ({"model": 7}, 404, "model_not_found", "model"),
+        ({"model": None}, 400, "missing_field", "model"),
+        ({"input": None}, 400, "missing_field", "input"),
+        ({"colour": 1}, 400, "unknown_field", "colour"),
+        ({"<b>": 1}, 400, "unknown_field", None),
+        ({"\ud800": 1}, 400, "unknown_field", None),
+        ({"dimensions": 9}, 400, "invalid_dimensions", "dimensions"),
+        ({"dimensions": 0}, 400, "invalid_dimensions", "dimensions"),
+        ({"dimensions": True}, 400, "invalid_dimensions", "dimensions"),
+        ({"dimensions": 8.0}, 400, "invalid_dimensions", "dimensions"),
+        ({"dimensions": "8"}, 400, "invalid_dimensions", "dimensions"),
+        ({"encoding_format": "int8"}, 400, "invalid_encoding_format", "encoding_format"),
+        ({"encoding_format": ["float"]}, 400, "invalid_encoding_format", "encoding_format"),
+        ({"modality": "video"}, 400, "invalid_modality", "modality"),
+    ],
+)
+def test_wrong_fields(change: dict[str, Any], status: int, code: str, param: str | None) -> None:
+    with pytest.raises(ServingError) as caught:
+        parse({**GOOD, **change})
+    assert (caught.value.status, caught.value.code, caught.value.param) == (status, code, param)
+
+
+def test_dimensions_are_listed() -> None:
+    with pytest.raises(ServingError, match="one of 8, 16"):
+        parse({**GOOD, "dimensions": 9})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nonsense",
+        b'{"model": "tiny", "input": NaN}',
+        b'{"model": "tiny", "input": [-Infinity]}',
+        b'{"model": "tiny", "input": "\xff"}',
+        json.dumps(GOOD).encode("utf-16"),
+        b"[" * 100_000,
+        b'{"model": "tiny", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' * 100_000,
+        b'{"model": "tiny", "input": ' + b"9" * 5000 + b"}",
+        b"[" + b"[]," * 600_000 + b"[]]",
+    ],
+)
+def test_bad_json(body: bytes) -> None:
+    with pytest.raises(ServingError) as caught:
+        parse(body)
+    assert (caught.value.status, caught.value.code) == (400, "bad_json")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b'"a"', b"null"])
+def test_json_that_is_no_object(body: bytes) -> None:
+    with pytest.raises(ServingError) as caught:
+        parse(body)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_type")
+
+
+def answer(encoding: str, vectors: np.ndarray) -> dict[str, Any]:
+    request = parse(
+        {
+            **GOOD,
+            "input": [{"text": "a"}, {"text": "b", "image": "AAAA"}],
+            "encoding_format": encoding,
+        }
+    )
+    tokens = [{Modality.TEXT: 3}, {Modality.TEXT: 2, Modality.VISION: 4}]
+    return json.loads(render_answer(request, "tiny", vectors, tokens))
+
+
+def test_answer() -> None:
+    vectors = np.array([[0.1, -1e-30], [1 / 3, 1.0]], dtype=np.float32)
+    tree = answer("float", vectors)
+    assert [item["modality"] for item in tree["data"]] == ["text", "fused"]
+    assert [item["index"] for item in tree["data"]] == [0, 1]
+    assert {item["object"] for item in tree["data"]} == {"embedding"}
+    assert tree["object"] == "list"
+    assert tree["model"] == "tiny"
+    assert tree["usage"] == {
+        "prompt_tokens": 9,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"text_tokens": 5, "image_tokens": 4, "audio_tokens": 0},
+    }
+
+
+def test_both_encodings_give_back_every_bit() -> None:
+    vectors = np.random.default_rng(0).standard_normal((2, 512)).astype(np.float32)
+    written = [item["embedding"] for item in answer("float", vectors)["data"]]
+    assert (np.array(written, dtype=np.float32) == vectors).all()
+    packed = [item["embedding"] for item in answer("base64", vectors)["data"]]
+    read = [np.frombuffer(base64.b64decode(text), dtype="<f4") for text in packed]
+    assert (np.array(read) == vectors).all()

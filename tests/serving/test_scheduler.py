@@ -1,0 +1,158 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimodal.batch import Sample
+from trimodal.models import TrimodalModel
+from trimodal.testing import assert_close
+from trimodal_serving import scheduler as module
+from trimodal_serving.errors import ServingError
+from trimodal_serving.scheduler import Results, Scheduler, cost
+from trimodal_serving.worker import Worker
+
+MakeSample = Callable[[str], Sample]
+Compute = Callable[[Sequence[Sample]], Results]
+
+
+@asynccontextmanager
+async def scheduling(compute: Compute, budget: int) -> AsyncIterator[Scheduler]:
+    with ThreadPoolExecutor(1) as executor:
+        scheduler = Scheduler(compute, executor, budget, lambda *_: None)
+        try:
+            yield scheduler
+        finally:
+            await scheduler.stop()
+
+
+async def entered(scripted: Any) -> None:
+    """Wait until a batch has reached the model."""
+    assert await asyncio.to_thread(scripted.entered.wait, 20)
+    scripted.entered.clear()
+
+
+def test_what_gathers_behind_a_batch_is_packed_oldest_first(
+    scripted: Any, text_sample: MakeSample
+) -> None:
+    long, short = "the square is red", "red"
+    budget = text_sample(long).num_tokens + text_sample(short).num_tokens
+    order = [long, long, short, short]
+
+    async def main() -> list[np.ndarray]:
+        async with scheduling(Worker(scripted, budget), budget) as scheduler:
+            scripted.gate.clear()
+            first = scheduler.submit(text_sample("blue"))
+            await entered(scripted)
+            others = [scheduler.submit(text_sample(text)) for text in order]
+            scripted.gate.set()
+            return await asyncio.gather(first, *others)
+
+    vectors = asyncio.run(main())
+    assert scripted.batches == [["blue"], [long, short], [long, short]]
+    expected = scripted.embed_samples([text_sample(text) for text in ["blue", *order]])["fused"]
+    assert_close(np.stack(vectors), expected, "served-vs-offline")
+
+
+def test_a_sample_above_the_budget_is_computed_alone(
+    scripted: Any, text_sample: MakeSample
+) -> None:
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 1), 1) as scheduler:
+            await asyncio.gather(*(scheduler.submit(text_sample(t)) for t in ("red", "blue")))
+
+    asyncio.run(main())
+    assert scripted.batches == [["red"], ["blue"]]
+
+
+def test_cancelled_samples_never_reach_the_model(scripted: Any, text_sample: MakeSample) -> None:
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            scripted.gate.clear()
+            running = scheduler.submit(text_sample("red"))
+            await entered(scripted)
+            dropped, kept = (
+                scheduler.submit(text_sample("blue")),
+                scheduler.submit(text_sample("white")),
+            )
+            dropped.cancel()
+            running.cancel()
+            scripted.gate.set()
+            await kept
+
+    asyncio.run(main())
+    assert scripted.batches == [["red"], ["white"]]
+
+
+def test_more_cancelled_samples_than_the_window_holds_do_not_stall(
+    scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WINDOW", 2)
+
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            futures = [scheduler.submit(text_sample(str(i))) for i in range(8)]
+            for future in futures[:7]:
+                future.cancel()
+            await futures[7]
+
+    asyncio.run(main())
+    assert scripted.batches == [["7"]]
+
+
+def test_a_failing_sample_fails_alone(scripted: Any, text_sample: MakeSample) -> None:
+    scripted.raises = lambda sample: sample.id == "blue"
+
+    async def main() -> list[Any]:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            futures = [scheduler.submit(text_sample(t)) for t in ("red", "blue", "white")]
+            return await asyncio.gather(*futures, return_exceptions=True)
+
+    results = asyncio.run(main())
+    assert [isinstance(result, ServingError) for result in results] == [False, True, False]
+
+
+def test_a_failure_of_the_worker_itself_is_survived(
+    model: TrimodalModel, text_sample: MakeSample
+) -> None:
+    failing = [True]
+
+    def compute(samples: Sequence[Sample]) -> Results:
+        if failing.pop() if failing else False:
+            raise MemoryError
+        return Worker(model, 16_384)(samples)
+
+    async def main() -> np.ndarray:
+        async with scheduling(compute, 16_384) as scheduler:
+            with pytest.raises(ServingError, match="the server failed"):
+                await scheduler.submit(text_sample("red"))
+            return await scheduler.submit(text_sample("red"))
+
+    assert asyncio.run(main()).shape == (model.architecture.embedding_dim,)
+
+
+def test_stopping_fails_what_waits_and_what_runs(scripted: Any, text_sample: MakeSample) -> None:
+    async def main() -> list[Any]:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            scripted.gate.clear()
+            running = scheduler.submit(text_sample("red"))
+            await entered(scripted)
+            waiting = scheduler.submit(text_sample("blue"))
+            await scheduler.stop()
+            scripted.gate.set()
+            return [*await asyncio.gather(running, waiting, return_exceptions=True)]
+
+    results = asyncio.run(main())
+    assert [result.code for result in results] == ["draining", "draining"]
+
+
+def test_several_modalities_cost_the_trunk_as_well(
+    model: TrimodalModel, png: bytes, text_sample: MakeSample
+) -> None:
+    assert model.processor is not None
+    (both,) = model.processor(image=[png], text=["red"])
+    assert cost(both) == 2 * both.num_tokens
+    assert cost(text_sample("red")) == text_sample("red").num_tokens

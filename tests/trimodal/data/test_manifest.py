@@ -1,0 +1,200 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimodal.data import read_manifest, read_manifests
+from trimodal.data.manifest import Row, language_of, scan_manifest
+from trimodal.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a file that exists, one that is empty and one that is a folder."""
+    (tmp_path / "a.png").write_bytes(b"some bytes")
+    (tmp_path / "empty.flac").touch()
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def write(folder: Path, *rows: dict[str, Any] | str | bytes, name: str = "m.jsonl") -> Path:
+    lines = [json.dumps(row, ensure_ascii=False) if isinstance(row, dict) else row for row in rows]
+    path = folder / name
+    path.write_bytes(b"\n".join(x if isinstance(x, bytes) else x.encode() for x in lines) + b"\n")
+    return path
+
+
+def test_reads_every_key(folder: Path) -> None:
+    row = {
+        "id": "r1",
+        "image": "a.png",
+        "text": "seven",
+        "text_zh": "七",
+        "speech": str(folder / "a.png"),
+        "question": "what is it?",
+        "answer": "seven",
+        "label": "7",
+        "group": "g",
+        "speaker": "s",
+        "speech_lang": "yue",
+        "kind": {"nested": [1]},
+    }
+    path = write(folder, row)
+    [read] = read_manifest(path)
+    assert read == Row(
+        id="r1",
+        image=folder / "a.png",
+        texts={"en": "seven", "zh": "七"},
+        speech=folder / "a.png",
+        question="what is it?",
+        answer="seven",
+        label="7",
+        group="g",
+        speaker="s",
+        speech_lang="yue",
+        metadata={"kind": {"nested": [1]}},
+        where=f"{path}:1",
+    )
+    assert read.data_names == ("image", "text", "speech")
+
+
+@pytest.mark.parametrize(
+    ("row", "texts"),
+    [
+        ({"text": "seven"}, {"en": "seven"}),
+        ({"text": "数字7"}, {"zh": "数字7"}),
+        ({"text": "七", "lang": "en"}, {"en": "七"}),
+        ({"text_en": "seven"}, {"en": "seven"}),
+        ({"text": "七", "text_en": "seven"}, {"zh": "七", "en": "seven"}),
+        ({"text": "seven", "text_en": "seven", "lang": "en"}, {"en": "seven"}),
+    ],
+)
+def test_texts_by_language(tmp_path: Path, row: dict[str, str], texts: dict[str, str]) -> None:
+    [read] = read_manifest(write(tmp_path, {"id": "a", **row}))
+    assert list(read.texts.items()) == list(texts.items())
+
+
+def test_language_of_rare_ideographs() -> None:
+    assert [language_of(text) for text in ("seven", "Ünïcode, あ", "〇", "㐀", "𠀀", "a七")] == [
+        *("en", "en", "zh", "zh", "zh", "zh")
+    ]
+
+
+def test_blank_lines_bom_crlf_and_nulls(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"id": "a", "text": "x"}\r\n\r\n  \n{"id": "b", "text": "y", "image": null}'
+    )
+    rows = read_manifest(path)
+    assert [(row.id, row.where, row.data_names) for row in rows] == [
+        ("a", f"{path}:1", ("text",)),
+        ("b", f"{path}:4", ("text",)),
+    ]
+
+
+GOOD = {"id": "a", "text": "x"}
+BAD_ROWS = [
+    (b'{"id": "b", "text": "\xff"}', "not UTF-8 at byte 22 of the line"),
+    ('{"id": "b", "text": }', "not JSON: Expecting value at column 21"),
+    ('["b"]', 'expected a JSON object, got ["b"]'),
+    ("[" * 100_000, "not JSON that can be read: nested too deeply"),
+    ('{"id": "b", "text": "x", "id": "c"}', "the key 'id' occurs twice"),
+    ({"text": "x"}, "id is missing"),
+    ({"id": None, "text": "x"}, "id is missing"),
+    ({"id": " ", "text": "x"}, "id is empty"),
+    ({"id": 7, "text": "x"}, "id must be a string, got 7"),
+    ({"id": "b"}, "has neither image nor text nor speech"),
+    ({"id": "b", "label": "7", "text": None}, "has neither image nor text nor speech"),
+    ({"id": "b", "text": ""}, "text is empty"),
+    ({"id": "b", "text_zh": " \n"}, "text_zh is empty"),
+    ({"id": "b", "text": ["x"]}, 'text must be a string, got ["x"]'),
+    ({"id": "b", "text": "x", "label": 7}, "label must be a string, got 7"),
+    ({"id": "b", "text": "x", "speaker": {}}, "speaker must be a string, got {}"),
+    ({"id": "b", "text": "x", "group": ""}, "group is empty"),
+    ({"id": "b", "text": "x", "lang": "fr"}, 'lang must be en or zh, got "fr"'),
+    ('{"id": "b", "text": "\\ud800"}', "text is not valid Unicode: it holds a lone surrogate"),
+    ({"id": "b", "image": "b.png"}, "image 'b.png' does not exist"),
+    ({"id": "b", "image": "a.png/b.png"}, "image 'a.png/b.png' does not exist"),
+    ({"id": "b", "speech": "folder"}, "speech 'folder' is not a file"),
+    ({"id": "b", "speech": "empty.flac"}, "speech 'empty.flac' is an empty file"),
+    ({"id": "b", "image": "x" * 300}, f"image '{'x' * 300}' cannot be read: File name too long"),
+    ({"id": "b", "image": "a\0b"}, "image 'a\\x00b' cannot be read: embedded null byte"),
+    ({"id": "b", "text": "x", "text_en": "y"}, "text and text_en are both en and differ"),
+    ({"id": "b", "text": "七", "text_zh": "柒"}, "text and text_zh are both zh and differ"),
+]
+
+
+@pytest.mark.parametrize(("row", "cause"), BAD_ROWS)
+def test_a_bad_row_is_named(folder: Path, row: dict[str, Any] | str | bytes, cause: str) -> None:
+    path = write(folder, GOOD, "", row, GOOD)
+    with pytest.raises(DataError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"{path}:3: {cause}"
+
+
+def test_a_number_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"id": "b", "text": "x", "n": ' + "9" * 5000 + "}")
+    with pytest.raises(DataError, match=f"^{path}:1: Exceeds the limit"):
+        read_manifest(path)
+
+
+def test_a_duplicate_id_names_the_first(tmp_path: Path) -> None:
+    first = write(tmp_path, GOOD, name="first.jsonl")
+    with pytest.raises(DataError, match=f"^{first}:2: id 'a' is already used at {first}:1$"):
+        read_manifest(write(tmp_path, GOOD, GOOD, name="first.jsonl"))
+    first = write(tmp_path, GOOD, name="first.jsonl")
+    second = write(tmp_path, {"id": "b", "text": "x"}, GOOD, name="second.jsonl")
+    assert len(read_manifest(second)) == 2
+    with pytest.raises(DataError, match=f"^{second}:2: id 'a' is already used at {first}:1$"):
+        read_manifests([first, second])
+
+
+def test_a_manifest_without_rows_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, "", "  ")
+    with pytest.raises(DataError, match=f"^manifest {path} has no rows$"):
+        read_manifest(path)
+    with pytest.raises(DataError, match=f"^manifest {tmp_path}/none cannot be read: No such file"):
+        read_manifest(tmp_path / "none")
+    with pytest.raises(DataError, match=f"^manifest {tmp_path} cannot be read: Is a directory$"):
+        read_manifest(tmp_path)
+    with pytest.raises(DataError, match=r"^no manifest is given$"):
+        read_manifests([])
+
+
+def test_scanning_lists_every_problem_of_every_row(folder: Path) -> None:
+    path = write(folder, {"id": 1, "image": "no", "speech": "empty.flac"}, "{", GOOD)
+    found = list(scan_manifest(path))
+    assert [problems for _, problems in found] == [
+        [
+            f"{path}:1: id must be a string, got 1",
+            f"{path}:1: image 'no' does not exist",
+            f"{path}:1: speech 'empty.flac' is an empty file",
+        ],
+        [f"{path}:2: not JSON: Expecting property name enclosed in double quotes at column 2"],
+        [],
+    ]
+    assert [row is None for row, _ in found] == [False, True, False]
+
+
+def test_keys_tell_which_rows_belong_together() -> None:
+    full = Row(id="7", group="7", label="7")
+    grouped = Row(id="8", group="7")
+    bare = Row(id="7")
+    assert [full.key(p) for p in ("sample", "group", "label")] == ["id:7", "group:7", "label:7"]
+    assert [grouped.key(p) for p in ("sample", "group", "label")] == ["id:8", "group:7", "group:7"]
+    assert {bare.key(p) for p in ("sample", "group", "label")} == {"id:7"}
+
+
+def test_reading_manifests_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, trimodal.data; "
+        "print([m for m in ('torch', 'numpy', 'PIL', 'soundfile') if m in sys.modules])"
+    )
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

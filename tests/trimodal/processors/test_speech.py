@@ -1,0 +1,215 @@
+"""Speech: what is decoded, what is refused, and how it becomes frames."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from trimodal.batch import Modality
+from trimodal.config import SpeechInputConfig
+from trimodal.errors import DataError
+from trimodal.processors.speech import SpeechProcessor
+from trimodal.testing import assert_close
+
+PROCESSOR = SpeechProcessor(SpeechInputConfig(num_mels=16, max_seconds=4.0))
+
+
+def _tone(rate: int = 16_000, seconds: float = 1.0, pitch: float = 440.0) -> np.ndarray:
+    times = np.arange(int(rate * seconds)) / rate
+    return (0.3 * np.sin(2 * np.pi * pitch * times)).astype(np.float32)
+
+
+def _encode(
+    samples: np.ndarray, rate: int = 16_000, container: str = "WAV", subtype: str | None = None
+) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format=container, subtype=subtype)
+    return stream.getvalue()
+
+
+def _pitch(waveform: torch.Tensor) -> float:
+    return int(torch.fft.rfft(waveform).abs().argmax()) * 16_000 / len(waveform)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+def test_every_rate_becomes_sixteen_kilohertz(rate: int) -> None:
+    waveform = PROCESSOR.decode(_encode(_tone(rate), rate))
+    assert len(waveform) == pytest.approx(16_000, abs=1)
+    assert _pitch(waveform) == pytest.approx(440, abs=2)
+    assert waveform.abs()[1000:-1000].max() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("rate", [7_999, 22_051, 47_999, 383_999])
+def test_an_odd_rate_costs_no_more_than_another(rate: int) -> None:
+    """A header must not decide how large the resampling filter gets: 383,999 Hz took 49 GB."""
+    waveform = PROCESSOR.decode((_tone(rate, 0.5), rate))
+    assert len(waveform) == pytest.approx(8_000, abs=2)
+    assert _pitch(waveform) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [
+        *(("WAV", subtype) for subtype in ("PCM_16", "PCM_24", "PCM_U8", "FLOAT", "DOUBLE")),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", None),
+    ],
+)
+def test_every_container_is_read(container: str, subtype: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "speech"
+    path.write_bytes(_encode(_tone(), 16_000, container, subtype))
+    for source in (path, str(path), path.read_bytes()):
+        waveform = PROCESSOR.decode(source)
+        assert waveform.dtype is torch.float32
+        assert len(waveform) == pytest.approx(16_000, abs=1200)
+        assert _pitch(waveform) == pytest.approx(440, abs=2)
+
+
+def test_stereo_is_mixed() -> None:
+    left, right = _tone(pitch=300), _tone(pitch=900)
+    waveform = PROCESSOR.decode(_encode(np.stack([left, right], axis=1), subtype="FLOAT"))
+    assert_close(waveform, (left + right) / 2, "fp32")
+
+
+@pytest.mark.parametrize("stated", [0, 0xFFFFFFFF])
+def test_a_header_from_a_pipe_states_no_size(stated: int) -> None:
+    whole = _encode(_tone())
+    piped = whole[:4] + stated.to_bytes(4, "little") + whole[8:]
+    assert len(PROCESSOR.decode(piped)) == 16_000
+
+
+def test_samples_in_memory_are_taken_as_they_are() -> None:
+    samples = _tone(seconds=0.1)
+    assert_close(PROCESSOR.decode((samples, 16_000)), samples, "exact")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "speech is an empty file"),
+        (b"seven", "speech is not WAV, FLAC, OGG or MP3"),
+        (b"RIFF" + bytes(60), "speech is truncated or corrupt"),
+        (b"OggS" + bytes(60), "speech is truncated or corrupt"),
+        (_encode(_tone(), container="AIFF"), "speech is not WAV, FLAC, OGG or MP3"),
+        (_encode(_tone(), subtype="ULAW"), "speech is encoded as ULAW, which is not read"),
+        (
+            _encode(_tone(), subtype="IMA_ADPCM"),
+            "speech is encoded as IMA_ADPCM, which is not read",
+        ),
+        (_encode(np.zeros(0)), "speech has no samples"),
+        (_encode(_tone())[:30], "speech is truncated"),
+        (_encode(_tone())[:-2], "speech is truncated"),
+        (_encode(_tone(), container="FLAC")[:-2000], "speech is truncated"),
+        (_encode(_tone(), container="OGG")[:-1000], "speech is truncated or corrupt"),
+        (_encode(_tone(), container="MP3")[:-800], "speech is truncated"),
+        (_encode(_tone(seconds=5)), "speech is 5.0 s long, the limit is 4 s"),
+        (_encode(np.zeros((1600, 3))), "speech has 3 channels; mono and stereo are read"),
+        (
+            _encode(np.array([0, np.nan, 0]), subtype="FLOAT"),
+            "speech has samples that are not finite",
+        ),
+        ((np.array([0, np.inf], np.float32), 16_000), "speech has samples that are not finite"),
+        ((np.zeros(0), 16_000), "speech has no samples"),
+        ((np.zeros(100), 0), "speech has a sample rate of 0 Hz; 1 to 384 kHz are read"),
+        ((np.zeros((2, 1600)), 16_000), "speech has 1600 channels; mono and stereo are read"),
+        ("/nowhere/at/all.wav", "speech /nowhere/at/all.wav cannot be read: No such file"),
+        (".", "speech . cannot be read: Is a directory"),
+        ("a\0b", "speech a\0b cannot be read: embedded null byte"),
+        (3, "speech must be a path, bytes or (samples, rate), got int"),
+        ((np.full(1600, 1e38), 16_000), "speech has samples that are not finite numbers"),
+        (
+            (np.array(["a"]), 16_000),
+            "speech samples must be (S,) or (S, channels) numbers, got (1,)",
+        ),
+        (
+            (np.zeros((9, 1, 2)), 16_000),
+            "speech samples must be (S,) or (S, channels) numbers, got",
+        ),
+    ],
+    ids=[
+        *(
+            "empty",
+            "text",
+            "riff",
+            "oggs",
+            "aiff",
+            "ulaw",
+            "adpcm",
+            "no-samples",
+            "cut-header",
+            "cut-wav",
+        ),
+        *("cut-flac", "cut-ogg", "cut-mp3", "long", "three-channels", "nan", "infinite"),
+        *("no-array", "no-rate", "channels-first", "missing", "folder"),
+        *("null-byte", "file-descriptor", "overflow", "strings", "cube"),
+    ],
+)
+def test_what_is_no_speech_is_named(source: Any, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        PROCESSOR.decode(source)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("container", "least"), [("WAV", 5), ("FLAC", 20), ("OGG", 20), ("MP3", 1)]
+)
+def test_damaged_bytes_never_end_in_another_error(container: str, least: int) -> None:
+    whole = np.frombuffer(_encode(_tone(seconds=0.2), container=container), dtype=np.uint8)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(60):
+        damaged = whole.copy()
+        damaged[rng.integers(0, min(len(whole), 400), 3)] = rng.integers(0, 256, 3)
+        try:
+            assert bool(PROCESSOR.decode(damaged.tobytes()).isfinite().all())
+        except DataError:
+            refused += 1
+    assert refused >= least
+
+
+@pytest.mark.parametrize("samples", [1, 100, 400, 16_000, 16_001])
+def test_frames_have_mean_zero_and_one_scale(samples: int) -> None:
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, samples)).float()
+    frames = PROCESSOR.frames(noise)
+    assert frames.shape[1] == 16
+    assert abs(float(frames.mean())) < 1e-5
+    assert float(frames.std()) == pytest.approx(1, abs=1e-3)
+    if samples >= 16_000:
+        assert len(frames) == 101  # one each ten milliseconds, both ends included
+
+
+def test_loudness_does_not_matter() -> None:
+    waveform = torch.from_numpy(
+        _tone() + 0.01 * np.random.default_rng(0).normal(size=16_000)
+    ).float()
+    difference = PROCESSOR.frames(waveform) - PROCESSOR.frames(waveform * 0.1)
+    assert float(difference.abs().max()) < 1e-3
+
+
+def test_silence_is_finite() -> None:
+    assert bool(PROCESSOR.frames(torch.zeros(16_000)).isfinite().all())
+
+
+def test_a_higher_tone_lies_in_a_higher_band() -> None:
+    bands = [
+        int(PROCESSOR.frames(torch.from_numpy(_tone(pitch=pitch))).mean(0).argmax())
+        for pitch in (150, 400, 1000, 2500, 6000)
+    ]
+    assert bands == sorted(set(bands))
+
+
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 1), (4, 1), (5, 2), (101, 26)])
+def test_frames_are_padded_to_whole_tokens(frames: int, tokens: int) -> None:
+    medium = PROCESSOR.medium(torch.ones(frames, 16))
+    assert medium.modality is Modality.SPEECH
+    assert medium.num_tokens == tokens
+    assert medium.grid == (tokens, 1)
+    assert medium.features.shape == (4 * tokens, 16)
+    assert float(medium.features.sum()) == frames * 16

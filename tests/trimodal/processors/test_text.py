@@ -1,0 +1,132 @@
+"""Text: pieces of the unified vocabulary and back, and the training of a tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimodal.batch import Modality
+from trimodal.config import VocabularyConfig
+from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.processors.text import TextProcessor, train_tokenizer
+from trimodal.testing import tiny_tokenizer
+from trimodal.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(VocabularyConfig(text=512, vision=16, speech=16))
+PROCESSOR = TextProcessor(tiny_tokenizer(), VOCABULARY, max_tokens=48)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red square",
+        "红色的方块",
+        "the number 3.14",
+        "naïve café",
+        "смешанный 混合 text",
+        "🙂",
+        "日本語",
+    ],
+)
+def test_every_script_comes_back(text: str) -> None:
+    medium = PROCESSOR.medium(text)
+    assert medium.modality is Modality.TEXT
+    assert medium.features.dtype is torch.int64
+    assert medium.num_tokens == len(medium.features)
+    assert PROCESSOR.decode(medium.features.tolist()) == text
+
+
+def test_ids_lie_in_the_text_range() -> None:
+    ids = PROCESSOR.medium("a red square, 绿色").features
+    assert int(ids.min()) >= VOCABULARY.text.start
+    assert int(ids.max()) < VOCABULARY.text.start + VOCABULARY.text.size
+
+
+def test_known_words_take_fewer_pieces_than_unknown_ones() -> None:
+    assert PROCESSOR.medium("square").num_tokens < PROCESSOR.medium("zquqrx").num_tokens
+
+
+def test_text_is_normalised() -> None:
+    assert torch.equal(PROCESSOR.medium("ａ  red\n").features, PROCESSOR.medium("a red").features)
+
+
+def test_special_tokens_cannot_be_typed() -> None:
+    ids = PROCESSOR.medium("<s> <unk> <mask>").features
+    assert PROCESSOR.decode(ids.tolist()) == "<s> <unk> <mask>"
+    assert int(ids.min()) > VOCABULARY.text.start  # the first piece is the unknown one
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "text is empty"),
+        (" \n\t\u3000", "text is empty"),
+        ("\u200b", "text holds no visible character"),
+        ("\ufeff\x01", "text holds no visible character"),
+        ("red \ud800", "text is not valid Unicode: it holds a lone surrogate"),
+        ("red " * 60, "text has 60 tokens, the limit is 48"),
+        ("x" * 100_000, "text has 100001 tokens, the limit is 48"),
+        (7, "text must be a string, got int"),
+        (b"seven", "text must be a string, got bytes"),
+    ],
+    ids=[
+        "empty",
+        "blank",
+        "zero-width",
+        "control",
+        "surrogate",
+        "long",
+        "very-long",
+        "int",
+        "bytes",
+    ],
+)
+def test_what_is_no_text_is_named(text: Any, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        PROCESSOR.medium(text)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_longest_text_is_taken() -> None:
+    assert PROCESSOR.medium("square " * 24).num_tokens <= 48
+
+
+def test_a_tokenizer_is_trained_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "text.model"
+    corpus = [f"the {word} of the day is {n}" for n in range(20) for word in ("word", "song", "词")]
+    size = train_tokenizer([*corpus, "", "  "], path, vocab_size=320)
+    assert 256 < size <= 320
+    processor = TextProcessor.from_file(path, VOCABULARY, max_tokens=20)
+    assert processor.decode(processor.medium("the song of the day").features.tolist()) == (
+        "the song of the day"
+    )
+
+
+def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    corpus = ["one red square", "two green squares", "三个蓝色的方块"] * 5
+    for name in ("a", "b"):
+        train_tokenizer(corpus, tmp_path / name, vocab_size=300)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no text to train a tokenizer on"):
+        train_tokenizer(["", "  "], tmp_path / "text.model", vocab_size=300)
+    assert not (tmp_path / "text.model").exists()
+
+
+def test_a_missing_tokenizer_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="train one with `trimodal tokenizer train text`"):
+        TextProcessor.from_file(tmp_path / "none.model", VOCABULARY, max_tokens=8)
+
+
+def test_a_file_that_is_no_tokenizer_is_refused() -> None:
+    with pytest.raises(StorageError, match="not a SentencePiece model"):
+        TextProcessor(b"hello", VOCABULARY, max_tokens=8)
+
+
+def test_a_vocabulary_that_is_too_small_is_refused() -> None:
+    small = Vocabulary(VocabularyConfig(text=100, vision=16, speech=16))
+    with pytest.raises(ConfigError, match=r"text: 100 ids are too few for the \d{3} pieces"):
+        TextProcessor(tiny_tokenizer(), small, max_tokens=8)

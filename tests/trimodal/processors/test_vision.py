@@ -1,0 +1,187 @@
+"""Pictures: what is decoded, what is refused, and how they become patches."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trimodal.batch import Modality
+from trimodal.config import VisionInputConfig
+from trimodal.errors import DataError
+from trimodal.processors.vision import VisionProcessor
+from trimodal.testing import assert_close
+
+PROCESSOR = VisionProcessor(VisionInputConfig(patch_size=4, max_tokens=64))
+
+
+def _pixels(height: int = 6, width: int = 9) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _encode(picture: Image.Image, container: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, container, **options)
+    return stream.getvalue()
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("container", ["PNG", "WEBP"])
+def test_lossless_files_keep_every_pixel(container: str, tmp_path: Path) -> None:
+    pixels = _pixels()
+    path = tmp_path / "picture"
+    path.write_bytes(_encode(Image.fromarray(pixels), container, lossless=True))
+    expected = torch.from_numpy(pixels).permute(2, 0, 1)
+    for source in (path, str(path), path.read_bytes(), pixels, Image.fromarray(pixels)):
+        assert torch.equal(PROCESSOR.decode(source), expected)
+
+
+def test_jpeg_is_read() -> None:
+    flat = Image.new("RGB", (16, 8), (200, 100, 50))
+    decoded = PROCESSOR.decode(_encode(flat, "JPEG", quality=95)).float()
+    assert decoded.shape == (3, 8, 16)
+    assert (decoded.mean((1, 2)) - torch.tensor([200.0, 100.0, 50.0])).abs().max() < 3
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
+def test_every_colour_mode_becomes_rgb(mode: str) -> None:
+    picture = Image.new("RGB", (5, 3), (255, 255, 255)).convert(mode)
+    decoded = PROCESSOR.decode(_encode(picture, "PNG"))
+    assert decoded.shape == (3, 3, 5)
+    assert bool((decoded == 255).all())
+
+
+def test_sixteen_bit_greys_are_scaled() -> None:
+    levels = np.array([[0, 257 * 100, 65_535]], dtype=np.uint16)
+    decoded = PROCESSOR.decode(_encode(Image.fromarray(levels), "PNG"))
+    assert decoded[0].tolist() == [[0, 100, 255]]
+
+
+def test_a_photograph_is_turned_as_its_camera_was() -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # the orientation tag: turn clockwise
+    picture = Image.fromarray(np.repeat([[250, 250, 5, 5]], 2, axis=0).astype(np.uint8))
+    decoded = PROCESSOR.decode(_encode(picture, "PNG", exif=exif))
+    assert decoded[0].tolist() == [[250, 250], [250, 250], [5, 5], [5, 5]]
+
+
+def test_a_grey_array_is_a_picture() -> None:
+    decoded = PROCESSOR.decode(np.full((4, 4), 7, dtype=np.uint8))
+    assert decoded.unique().tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "image is not a PNG, JPEG or WebP picture"),
+        (b"seven is a number\n" * 9, "image is not a PNG, JPEG or WebP picture"),
+        (_encode(Image.new("RGB", (4, 4)), "GIF"), "image is not a PNG, JPEG or WebP picture"),
+        (_encode(Image.new("RGB", (4, 4)), "TIFF"), "image is not a PNG, JPEG or WebP picture"),
+        (_png_header(10_000, 10_000), "image has more than 40000000 pixels"),
+        (_png_header(60_000, 60_000), "image has more than 40000000 pixels"),
+        (_png_header(50, 50), "image is truncated or corrupt"),
+        (_encode(Image.fromarray(_pixels(64, 64)), "JPEG")[:-900], "image is truncated or corrupt"),
+        (_encode(Image.fromarray(_pixels(64, 64)), "PNG")[:-900], "image is truncated or corrupt"),
+        (_encode(Image.fromarray(_pixels(64, 64)), "WEBP")[:-900], "image is truncated or corrupt"),
+        (
+            np.zeros((4, 4, 3)),
+            "image array must be (H, W) or (H, W, 3) uint8, got (4, 4, 3) float64",
+        ),
+        (np.zeros((4, 4, 4), np.uint8), "image array must be (H, W) or (H, W, 3) uint8, got"),
+        (np.zeros((0, 4, 3), np.uint8), "image has no pixels"),
+        ("/nowhere/at/all.png", "image /nowhere/at/all.png cannot be read: No such file"),
+        (".", "image . cannot be read: Is a directory"),
+        ("a\0b", "image a\0b cannot be read: embedded null byte"),
+        (3, "image must be a path, bytes, a picture or an array, got int"),
+    ],
+    ids=[
+        *("empty", "text", "gif", "tiff", "100-megapixel", "3600-megapixel", "short-png"),
+        *("cut-jpeg", "cut-png", "cut-webp", "floats", "four-channels", "no-rows", "missing"),
+        *("folder", "null-byte", "file-descriptor"),
+    ],
+)
+def test_what_is_no_picture_is_named(source: Any, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        PROCESSOR.decode(source)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("container", ["PNG", "JPEG", "WEBP"])
+def test_damaged_bytes_never_end_in_another_error(container: str) -> None:
+    whole = np.frombuffer(_encode(Image.fromarray(_pixels(24, 24)), container), dtype=np.uint8)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(120):
+        damaged = whole.copy()
+        damaged[rng.integers(0, len(whole), 3)] = rng.integers(0, 256, 3)
+        try:
+            assert PROCESSOR.decode(damaged.tobytes()).dtype is torch.uint8
+        except DataError:
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2), (1, 5), (7, 3), (8, 8)])
+def test_a_picture_of_whole_patches_is_cut_exactly(rows: int, columns: int) -> None:
+    pixels = _pixels(rows * 4, columns * 4)
+    medium = PROCESSOR.medium(PROCESSOR.decode(pixels))
+    assert medium.modality is Modality.VISION
+    assert medium.grid == (rows, columns)
+    assert medium.num_tokens == rows * columns
+    assert medium.features.shape == (rows * columns, PROCESSOR.patch_dim)
+    assert np.array_equal(PROCESSOR.picture(medium.features, medium.grid), pixels)
+
+
+def test_patches_are_in_reading_order() -> None:
+    image = torch.zeros(3, 8, 12, dtype=torch.uint8)
+    image[0, 0:4, 8:12] = 255
+    features = PROCESSOR.medium(image).features
+    assert features[2].view(3, 16)[0].tolist() == [1.0] * 16
+    assert features.sum() == features.numel() * -1 + 2 * 16
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "grid"),
+    [(1, 1, (1, 1)), (5, 4, (1, 1)), (7, 9, (2, 2)), (4, 31, (1, 8)), (30, 30, (8, 8))],
+)
+def test_other_sizes_go_to_the_nearest_patch(
+    height: int, width: int, grid: tuple[int, int]
+) -> None:
+    medium = PROCESSOR.medium(PROCESSOR.decode(_pixels(height, width)))
+    assert medium.grid == grid
+    assert bool(medium.features.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(33, 33), (320, 320), (64, 640), (640, 64), (4, 4000), (4000, 4), (1, 100_000), (500, 333)],
+)
+def test_a_large_picture_keeps_its_shape_within_the_limit(height: int, width: int) -> None:
+    rows, columns = PROCESSOR.grid(height, width)
+    assert rows >= 1
+    assert columns >= 1
+    assert rows * columns <= 64
+    if min(height, width) / max(height, width) > 1 / 16:
+        assert rows * columns > 32
+        assert rows / columns == pytest.approx(height / width, rel=0.35)
+
+
+def test_stretching_keeps_a_flat_colour() -> None:
+    medium = PROCESSOR.medium(torch.full((3, 13, 50), 100, dtype=torch.uint8))
+    assert_close(medium.features, torch.full_like(medium.features, 100 / 127.5 - 1), "fp32")
