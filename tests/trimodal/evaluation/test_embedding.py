@@ -86,15 +86,13 @@ def test_numbers_that_are_not_finite_are_not_taken_for_absent(oracle: Any, corpu
         return vectors
 
     oracle.embed_samples = broken
-    with pytest.raises(
-        NumericError, match=r"test.jsonl:3: the model's speech vector is not finite"
-    ):
+    with pytest.raises(NumericError, match=r":3: the model's speech vector is not finite"):
         embed_rows(oracle, rows)
 
 
 def test_a_model_without_processor_is_refused(oracle: Any, corpus: Path) -> None:
     oracle.processor = None
-    with pytest.raises(StorageError, match="load it with trimodal.load"):
+    with pytest.raises(StorageError, match=r"load it with trimodal.load"):
         embed_rows(oracle, read_manifest(corpus))
 
 

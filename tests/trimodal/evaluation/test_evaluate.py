@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from trimodal.batch import Modality
+from trimodal.config import to_dict
 from trimodal.data import read_manifest
 from trimodal.errors import ConfigError, DataError
 from trimodal.evaluation import embed_rows, evaluate, load_model
 from trimodal.evaluation.evaluate import DIRECTIONS, FUSED_DIRECTIONS, retrieval
-from trimodal.testing import write_tiny_manifest
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 RETRIEVAL_KEYS = {
     *("R@1", "R@5", "R@10", "mAP", "median_rank", "chance", "queries", "unanswerable", "gallery")
@@ -193,6 +196,21 @@ def test_a_classification_head_is_scored(oracle: Any, corpus: Path) -> None:
     assert found["alone"]["speech"]["accuracy"] == spoken.count("red") / len(spoken)
 
 
+def test_the_head_of_a_real_model_is_scored(corpus: Path) -> None:
+    config = TrimodalConfig(
+        architecture=to_dict(tiny_model_config()),
+        class_labels=["red", "green", "blue", "white"],
+        class_inputs=["speech"],
+    )
+    model = TrimodalModel(config).eval()
+    model.processor = TrimodalProcessor(tiny_model_config(), tiny_tokenizer())
+    found = evaluate(model, corpus)["classification"]
+    spoken = [row for row in read_manifest(corpus) if row.speech]
+    assert (found["inputs"], found["samples"]) == (["speech"], len(spoken))
+    assert found["alone"] == {}
+    assert np.sum(found["confusion"]["matrix"]) == len(spoken)
+
+
 def test_a_head_for_other_labels_is_no_error(oracle: Any, corpus: Path) -> None:
     oracle.class_labels = ("cat", "dog")
     oracle.config = SimpleNamespace(class_inputs=["image"])
@@ -207,5 +225,5 @@ def test_a_head_for_other_labels_is_no_error(oracle: Any, corpus: Path) -> None:
 
 
 def test_a_missing_manifest_is_one_sentence(oracle: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere.jsonl cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere.jsonl cannot be read"):
         evaluate(oracle, tmp_path / "nowhere.jsonl")

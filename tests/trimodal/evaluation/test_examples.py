@@ -11,7 +11,7 @@ from PIL import Image
 from trimodal.config import SpeechInputConfig
 from trimodal.data import Row, read_manifest
 from trimodal.evaluation import embed_rows
-from trimodal.evaluation.examples import MOST_SECONDS, PICTURE_SIDE, Album, find_examples
+from trimodal.evaluation.examples import MOST_SECONDS, PICTURE_SIDE, Album, Kind, find_examples
 from trimodal.processors import SpeechProcessor
 
 
@@ -19,6 +19,11 @@ def _decoded(source: str, media_type: str) -> io.BytesIO:
     head, _, body = source.partition(",")
     assert head == f"data:{media_type};base64"
     return io.BytesIO(base64.b64decode(body, validate=True))
+
+
+def _kinds(oracle: Any, rows: list[Row]) -> dict[str, Kind]:
+    kinds = find_examples(oracle.processor, rows, embed_rows(oracle, rows))
+    return {kind.direction: kind for kind in kinds}
 
 
 def test_an_oracle_finds_what_is_right(oracle: Any, corpus: Path) -> None:
@@ -39,19 +44,15 @@ def test_an_oracle_finds_what_is_right(oracle: Any, corpus: Path) -> None:
 
 
 def test_queries_are_of_different_labels_first(oracle: Any, corpus: Path) -> None:
-    rows = {row.id: row for row in read_manifest(corpus)}
-    kinds = find_examples(
-        oracle.processor, list(rows.values()), embed_rows(oracle, list(rows.values()))
-    )
-    for kind in kinds:
-        assert len({rows[e.query[0].id].label for e in kind.examples}) == 4
+    rows = read_manifest(corpus)
+    label = {row.id: row.label for row in rows}
+    for kind in _kinds(oracle, rows).values():
+        assert len({label[example.query[0].id] for example in kind.examples}) == 4
 
 
 def test_equal_texts_are_in_the_gallery_once(oracle: Any, corpus: Path) -> None:
     rows = read_manifest(corpus)
-    kinds = {
-        k.direction: k for k in find_examples(oracle.processor, rows, embed_rows(oracle, rows))
-    }
+    kinds = _kinds(oracle, rows)
     texts = {next(iter(row.texts.values())) for row in rows if row.texts}
     assert kinds["image->text"].gallery_size == len(texts) < sum(bool(r.texts) for r in rows)
     for example in kinds["speech->text"].examples:
@@ -61,9 +62,7 @@ def test_equal_texts_are_in_the_gallery_once(oracle: Any, corpus: Path) -> None:
 def test_mistakes_are_shown_as_mistakes(oracle: Any, corpus: Path) -> None:
     oracle.answer = lambda modality, colour: (colour + (modality == 2)) % 4
     rows = read_manifest(corpus)
-    kinds = {
-        k.direction: k for k in find_examples(oracle.processor, rows, embed_rows(oracle, rows))
-    }
+    kinds = _kinds(oracle, rows)
     assert kinds["speech->image"].right == 0
     assert kinds["text->image"].right == 6
 

@@ -29,7 +29,7 @@ def test_a_failed_write_leaves_the_former_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageError, match="x.bin cannot be written: No space left"):
+    with pytest.raises(StorageError, match=r"x.bin cannot be written: No space left"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [path]

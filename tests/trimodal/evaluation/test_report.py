@@ -1,6 +1,7 @@
 import builtins
 import json
 import re
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -176,12 +177,12 @@ def test_a_run_without_labels_speech_and_metrics_has_a_page(run_dir: Path, tmp_p
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="it has no config.yaml"):
+    with pytest.raises(StorageError, match=r"it has no config.yaml"):
         write_report(tmp_path)
-    with pytest.raises(DataError, match="nowhere.jsonl cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere.jsonl cannot be read"):
         write_report(run_dir, "nowhere.jsonl")
     (run_dir / "metrics.jsonl").unlink()
-    with pytest.raises(StorageError, match="it has no metrics.jsonl"):
+    with pytest.raises(StorageError, match=r"it has no metrics.jsonl"):
         write_report(run_dir)
 
 
@@ -197,7 +198,7 @@ def test_a_missing_package_names_the_extra(
         return real(name, *rest, **named)
 
     for module in ("trimodal.evaluation.figures", "trimodal.evaluation.projection"):
-        monkeypatch.delitem(report.importlib.sys.modules, module, raising=False)
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=rf"needs {package}.*pip install 'trimodal\[train\]'"):
         write_report(run_dir)

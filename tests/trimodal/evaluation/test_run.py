@@ -46,7 +46,7 @@ def test_the_manifest_is_the_given_one_else_test_else_validation(run_dir: Path) 
     assert run.manifest(None) == Path(str(run.config.data.test))
     validation = load_config(path, ["data.test=null", "data.validation=v.jsonl"])
     assert Run(run_dir, validation, {}).manifest(None) == Path("v.jsonl")
-    with pytest.raises(ConfigError, match="neither data.test nor data.validation; give --data"):
+    with pytest.raises(ConfigError, match=r"neither data.test nor data.validation; give --data"):
         Run(run_dir, load_config(path, ["data.test=null"]), {}).manifest(None)
     assert Run(run_dir, validation, {}).steps == 0
 
@@ -55,7 +55,7 @@ def test_results_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     assert read_results(path) is None
     path.write_text("{")
-    with pytest.raises(StorageError, match="results.json cannot be read as JSON"):
+    with pytest.raises(StorageError, match=r"results.json cannot be read as JSON"):
         read_results(path)
     path.write_text('{"manifest": "x"}')
     with pytest.raises(

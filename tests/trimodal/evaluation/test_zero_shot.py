@@ -79,10 +79,10 @@ def test_a_wrong_file_is_named(tmp_path: Path, tree: Any, cause: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere.json cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"nowhere.json cannot be read: No such file"):
         read_prompts(tmp_path / "nowhere.json")
     (tmp_path / "p.json").write_text("{")
-    with pytest.raises(DataError, match="p.json: not JSON"):
+    with pytest.raises(DataError, match=r"p.json: not JSON"):
         read_prompts(tmp_path / "p.json")
 
 

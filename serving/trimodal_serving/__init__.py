@@ -1,0 +1,4 @@
+"""One model behind HTTP, for clients of the OpenAI protocol.
+
+trimodal serve runs/demo/model
+"""

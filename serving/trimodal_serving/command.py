@@ -1,0 +1,183 @@
+"""`trimodal serve`: one model behind HTTP.
+
+trimodal serve runs/demo/model --port 8000
+"""
+
+import argparse
+import asyncio
+import errno
+import ipaddress
+import logging
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimodal.cli import Command
+from trimodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from trimodal_serving.guard import Guard
+    from trimodal_serving.worker import Embedder
+
+DRAIN_SECONDS = 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", metavar="MODEL", help="a model folder, such as runs/demo/model")
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--name", help="what clients call the model (the name of its run)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--token-budget", type=int, default=16_384, help="tokens computed at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-body-mb", type=int, default=32, help="MiB of a request's body (%(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal comes; then let the requests inside finish.
+
+    Raises:
+        ConfigError: an option that cannot be, or an address that is not ours to listen on.
+        StorageError: the folder is not a model.
+        NumericError: the model computes no finite vector.
+    """
+    _check(options)
+    name = options.name or _default_name(Path(options.model))
+    with _listen(options.host, options.port) as listener:
+        return _serve(options, name, listener)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not _is_loopback(options.host):
+        raise ConfigError(
+            f"--host {options.host}: only loopback addresses (127.0.0.1, ::1, localhost) are "
+            "served, since this server has no keys; put a proxy that checks them in front of it"
+        )
+    if not 0 <= options.port <= 65_535:
+        raise ConfigError(f"--port {options.port}: must be from 0 to 65535")
+    if options.token_budget < 1 or options.max_body_mb < 1:
+        raise ConfigError("--token-budget and --max-body-mb: must be at least 1")
+    if options.name is not None and not _is_name(options.name):
+        raise ConfigError("--name: must be letters, digits and any of . _ : / - only")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", name) is not None
+
+
+def _default_name(folder: Path) -> str:
+    """`demo` for runs/demo/model."""
+    folder = folder.absolute()
+    name = folder.parent.name if folder.name == "model" else folder.name
+    return name if _is_name(name) else "trimodal"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    address = "127.0.0.1" if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=2048)
+    except OSError as error:
+        hint = "; choose another with --port" if error.errno == errno.EADDRINUSE else ""
+        problem = "it is in use" if hint else (error.strerror or "it cannot be bound")
+        raise ConfigError(f"cannot listen on {host} port {port}: {problem}{hint}") from error
+
+
+def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> int:
+    try:
+        from trimodal_serving.app import create_app
+    except ImportError as error:
+        raise ConfigError(
+            f"the server needs {error.name}: pip install 'trimodal[serving]'"
+        ) from error
+    from trimodal_serving.engine import Engine
+
+    failure: list[BaseException] = []
+
+    def on_started(starting: asyncio.Task[None]) -> None:
+        if starting.cancelled():
+            return
+        error = starting.exception()
+        if error is None:
+            print(_welcome(name, listener), flush=True)
+        else:
+            failure.append(error)
+            server.should_exit = True
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    engine = Engine(lambda: _load(options.model, options.device), options.token_budget)
+    app = create_app(engine, name, options.max_body_mb * 1024**2, on_started)
+    server = http_server(app)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn stops cleanly and then raises the signal again, which would look like a crash
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+    if failure:
+        raise failure[0]
+    return 0
+
+
+def http_server(app: "Guard") -> "uvicorn.Server":
+    """The app on uvicorn, which waits for open requests when it is told to exit."""
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from trimodal_serving.connection import TimedConnection
+
+    class Connection(TimedConnection, H11Protocol):
+        pass
+
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        log_level=logging.ERROR,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
+def _load(folder: str, device: str) -> "Embedder":
+    import torch
+
+    from trimodal.models import load
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this machine has no usable CUDA device")
+    return load(folder, device)
+
+
+def _welcome(name: str, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return (
+        f"trimodal: serving {name} at {address}, try: "
+        f"curl {address}/v1/embeddings -H 'content-type: application/json' "
+        f"""-d '{{"model": "{name}", "input": "a red circle"}}'"""
+    )
+
+
+COMMAND = Command("serve", "Serve a model over HTTP.", configure, run)

@@ -1,0 +1,74 @@
+"""What uvicorn's h11 connections lack: a deadline for request heads, and our error envelope.
+
+class Connection(TimedConnection, H11Protocol): ...
+"""
+
+import asyncio
+import http
+import json
+from typing import Any
+
+from trimodal_serving.errors import ServingError
+
+HEAD_SECONDS = 10.0
+
+
+class TimedConnection(asyncio.Protocol):
+    """Mixed into uvicorn's `H11Protocol`, whose attributes it declares and whose hooks it extends.
+
+    A client that opens a connection, or starts a request on one, has `HEAD_SECONDS` to send the
+    whole head; otherwise idle sockets would be held for ever.
+    """
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    cycle: Any
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock of the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock once a head is complete; start it again with the next request."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        super().connection_lost(exc)
+        self._stop()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP; called by uvicorn."""
+        self._refuse(ServingError(400, "bad_http", "the request is not valid HTTP/1.1"))
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._expire)
+
+    def _stop(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self) -> None:
+        message = f"the head of the request did not arrive within {HEAD_SECONDS:g} s"
+        self._refuse(ServingError(408, "head_timeout", message))
+
+    def _refuse(self, error: ServingError) -> None:
+        self._stop()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps(error.envelope())
+            head = (
+                f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                "connection: close\r\nx-should-retry: false\r\n\r\n"
+            )
+            self.transport.write((head + body).encode())
+        self.transport.close()

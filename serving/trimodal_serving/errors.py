@@ -1,0 +1,85 @@
+"""Answers to requests that cannot be served, in the error envelope of the OpenAI protocol.
+
+raise ServingError(400, "empty_input", "`input` is empty", param="input")
+"""
+
+from typing import Any
+
+from trimodal.errors import DataError
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+
+
+class ServingError(Exception):
+    """An answer other than 2xx; every word of it is ours, so that it can be shown to anybody.
+
+    `retry_after` is in seconds, and given only where sending the same again may help.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+    def at(self, param: str) -> "ServingError":
+        """The same error, about the part of the request that `param` names."""
+        return ServingError(
+            self.status, self.code, self.message, param=param, retry_after=self.retry_after
+        )
+
+    def envelope(self) -> dict[str, Any]:
+        """The body of the answer."""
+        fallback = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = TYPES.get(self.status, fallback)
+        return {
+            "error": {
+                "message": self.message,
+                "type": kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def headers(self) -> dict[str, str]:
+        """Whether and when to send the request again; openai-python retries 5xx unless told."""
+        if self.retry_after is None:
+            return {"x-should-retry": "false"}
+        return {"retry-after": str(self.retry_after)}
+
+
+def rejected(error: DataError, param: str) -> ServingError:
+    """A medium that the processor refused; its messages are ours and hold nothing of the medium."""
+    return ServingError(400, error.code, str(error), param=param)
+
+
+def internal(param: str | None = None) -> ServingError:
+    """A failure of ours; what it was is in the log, under the request's id."""
+    return ServingError(500, "internal", "the server failed on this request", param=param)
+
+
+def nonfinite(param: str | None = None) -> ServingError:
+    """The vector of an input is no vector; sending the input again would not help."""
+    message = "the model computed no finite vector of this input"
+    return ServingError(500, "nonfinite_output", message, param=param)
+
+
+def client_closed() -> ServingError:
+    """The client went away; nobody reads this answer."""
+    return ServingError(499, "client_closed_request", "the client closed the connection")

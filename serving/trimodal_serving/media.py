@@ -1,0 +1,84 @@
+"""Media inside JSON: data URLs and base64, never addresses to fetch.
+
+pixels = EncodedMedium.parse("data:image/png;base64,…", Modality.VISION).decode()
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from trimodal.batch import Modality
+from trimodal_serving.errors import ServingError
+
+MAX_BYTES = 25 * 1024 * 1024
+"""Largest encoded image or utterance."""
+
+_SCHEME = re.compile(r"\s*([a-zA-Z][a-zA-Z0-9+.\-]*):")
+_DATA = re.compile(r"\s*data:([^;,]{0,128})((?:;[^;,]{0,128}){0,8}),", re.IGNORECASE)
+_KINDS = {Modality.VISION: "image", Modality.SPEECH: "audio"}
+# line breaks, as the base64 command writes them, and the alphabet of URLs
+_CLEAN = str.maketrans({" ": None, "\n": None, "\r": None, "\t": None, "-": "+", "_": "/"})
+
+
+@dataclass(frozen=True)
+class EncodedMedium:
+    """Base64 of an image or utterance whose form was looked at and whose content was not."""
+
+    modality: Modality
+    base64: str
+
+    @classmethod
+    def parse(cls, text: str, modality: Modality) -> "EncodedMedium":
+        """Take a data URL or bare base64.
+
+        Raises:
+            ServingError: the address of something elsewhere, another kind of medium, or too long.
+        """
+        scheme = _SCHEME.match(text[:64])
+        if scheme is not None:
+            text = _payload(text, scheme[1].lower(), modality)
+        if len(text) * 3 // 4 > MAX_BYTES:
+            raise ServingError(
+                413,
+                "medium_too_large",
+                f"{_KINDS[modality]} has more than {MAX_BYTES // 1024**2} MiB",
+            )
+        return cls(modality, text)
+
+    def decode(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            ServingError: broken base64.
+        """
+        text = self.base64.translate(_CLEAN).rstrip("=")
+        try:
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            raise invalid(self.modality, "is not valid base64") from None
+
+
+def _payload(text: str, scheme: str, modality: Modality) -> str:
+    if scheme != "data":
+        raise ServingError(
+            400,
+            "url_not_allowed",
+            f"{_KINDS[modality]} is an address, and this server fetches nothing: "
+            f"send the file itself as a data URL, data:{_KINDS[modality]}/…;base64,…",
+        )
+    head = _DATA.match(text)
+    if head is None:
+        raise invalid(modality, "is not a complete data URL")
+    declared = head[1].strip().lower().partition("/")[0]
+    if declared in ("image", "audio", "video", "text") and declared != _KINDS[modality]:
+        raise invalid(modality, f"is a data URL of {declared}")
+    if "base64" not in head[2].lower().replace(" ", "").split(";"):
+        raise invalid(modality, "is a data URL without ;base64")
+    return text[head.end() :]
+
+
+def invalid(modality: Modality, problem: str) -> ServingError:
+    """An image or utterance that cannot be used; `problem` continues a sentence about it."""
+    kind = _KINDS[modality]
+    return ServingError(400, f"invalid_{kind}", f"{kind} {problem}")
