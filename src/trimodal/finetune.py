@@ -104,7 +104,7 @@ def finetune(
 def _check(settings: FinetuneSettings) -> None:
     unknown = set(settings.inputs) - {m.data_name for m in Modality}
     if unknown or not settings.inputs:
-        raise ConfigError(f"inputs: {', '.join(unknown) or 'none'}; use image, text and speech")
+        raise ConfigError(f"inputs: got {', '.join(unknown) or 'none'}; use image, text or speech")
     if settings.lora is not None and settings.freeze:
         raise ConfigError("lora and freeze contradict each other: adapters would not be trained")
     if settings.lora is not None and settings.lora < 1:
@@ -118,7 +118,7 @@ def _labels(rows: Sequence[Row], settings: FinetuneSettings) -> list[str]:
         if row.label is None:
             raise DataError(f"{row.where}: has no label")
         if not set(row.data_names) & set(settings.inputs):
-            raise DataError(f"{row.where}: has neither of {', '.join(settings.inputs)}")
+            raise DataError(f"{row.where}: has none of {', '.join(settings.inputs)}")
     return sorted({cast(str, row.label) for row in rows})
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from trimodal.data import Row
 from trimodal.evaluation.embedding import SINGLES, present
@@ -66,12 +67,13 @@ def project(rows: Sequence[Row], vectors: Mapping[str, np.ndarray]) -> Projectio
     }.values()
     if len(which) < 10:
         return None
-    plane = TSNE(
-        metric="cosine",
-        init="pca",
-        perplexity=min(PERPLEXITY, (len(which) - 1) / 3),
-        random_state=0,
-    ).fit_transform(np.stack([vectors[name][i] for i, name in which]).astype(np.float64))
+    with threadpool_limits(1):  # one thread gives the same map on every machine
+        plane = TSNE(
+            metric="cosine",
+            init="pca",
+            perplexity=min(PERPLEXITY, (len(which) - 1) / 3),
+            random_state=0,
+        ).fit_transform(np.stack([vectors[name][i] for i, name in which]).astype(np.float64))
     low, span = plane.min(axis=0), float(np.ptp(plane, axis=0).max()) or 1.0
     centred = (plane - low - np.ptp(plane, axis=0) / 2) / span
     plane = (centred * 0.94 + 0.5) * SIZE

@@ -1,0 +1,95 @@
+
+import numpy as np
+import pytest
+import torch
+
+from trimodal.assembly import Masking, assemble, hide
+from trimodal.batch import Medium, Modality, Sample
+from trimodal.vocabulary import Vocabulary
+
+V, T, S = Modality
+
+
+def medium(modality: Modality, tokens: int, value: float) -> Medium:
+    if modality is T:
+        return Medium(T, torch.full((tokens,), 70 + int(value)), tokens, (tokens, 1))
+    frames = tokens * (4 if modality is S else 1)
+    grid = (1, tokens) if modality is V else (tokens, 1)
+    return Medium(modality, torch.full((frames, 3), value), tokens, grid)
+
+
+def sample(name: str, **tokens: int) -> Sample:
+    media = {Modality[m]: medium(Modality[m], n, i + 1.0) for i, (m, n) in enumerate(tokens.items())}
+    return Sample(name, media, group=len(name))
+
+
+SAMPLES = [sample("a", VISION=4, TEXT=2, SPEECH=3), sample("bb", TEXT=5), sample("c", SPEECH=2)]
+
+
+def test_each_medium_is_packed_once_in_the_order_of_the_samples() -> None:
+    batch = assemble(SAMPLES)
+    assert {m: b.tokens.cu_seqlens.tolist() for m, b in batch.media.items()} == {
+        V: [0, 4], T: [0, 2, 7], S: [0, 3, 5]
+    }  # fmt: skip
+    assert {m: n.tolist() for m, n in batch.sample_N.items()} == {V: [0], T: [0, 1], S: [0, 2]}
+    assert batch.views is None
+    assert batch.num_tokens == 16
+    assert batch.group_N is not None
+    assert batch.group_N.tolist() == [1, 2, 1]
+
+
+def test_a_fused_view_gathers_its_members() -> None:
+    batch = assemble(SAMPLES, fused=[frozenset({V, S}), None, None])
+    views = batch.views
+    assert views is not None
+    # four patches, then the speech of sample 0 behind 4 patches and 7 pieces
+    assert views.source_T.tolist() == [0, 1, 2, 3, 11, 12, 13]
+    assert views.tokens.modality_T.tolist() == [0, 0, 0, 0, 2, 2, 2]
+    assert views.members_V3.tolist() == [[True, False, True]]
+    assert views.fused_sample_V.tolist() == [0]
+    assert dict(views.predictions) == {}
+
+
+def test_a_masked_copy_follows_the_clean_media() -> None:
+    hidden = np.array([False, True, True, False])
+    batch = assemble(SAMPLES, masked=[Masking(V, hidden, frozenset({T})), None, None])
+    vision, views = batch.media[V], batch.views
+    assert views is not None
+    assert vision.num_media == 2
+    assert vision.hidden_T.tolist() == [False] * 4 + hidden.tolist()
+    assert vision.features[:4].unique().tolist() == [1.0]
+    assert vision.features[4:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert views.source_T.tolist() == [4, 5, 6, 7, 8, 9]
+    prediction = views.predictions[V]
+    assert prediction.token_K.tolist() == [1, 2]
+    assert prediction.target.tolist() == [[1.0] * 3] * 2
+    assert views.fused_V.tolist() == []
+    assert views.members_V3.dtype == torch.bool
+
+
+def test_predictions_are_placed_behind_the_helpers() -> None:
+    fused = [frozenset({V, T}), None, None]
+    masked = [Masking(S, np.array([True, False, True]), frozenset({V, T})), None, None]
+    views = assemble(SAMPLES, fused, masked).views
+    assert views is not None
+    assert views.tokens.cu_seqlens.tolist() == [0, 6, 15]
+    assert views.predictions[S].token_K.tolist() == [12, 14]
+    assert views.predictions[S].target.shape == (2, 12)
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_hiding_removes_features_of_hidden_tokens_alone(modality: Modality) -> None:
+    clean = medium(modality, 3, 5.0)
+    hidden = hide(clean, np.array([True, False, False]))
+    rows = len(clean.features) // 3
+    expected = float(Vocabulary.mask_id(T)) if modality is T else 0.0
+    assert hidden.features[:rows].unique().tolist() == [expected]
+    assert torch.equal(hidden.features[rows:], clean.features[rows:])
+    assert clean.features.unique().numel() == 1
+
+
+def test_the_given_media_are_left_as_they_are() -> None:
+    """Assembling does not write to the media it is given."""
+    before = SAMPLES[0].media[V].features.clone()
+    assemble(SAMPLES, masked=[Masking(V, np.ones(4, bool), frozenset()), None, None])
+    assert torch.equal(SAMPLES[0].media[V].features, before)

@@ -1,0 +1,32 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trimodal.config import RunConfig
+from trimodal.training.reporting import Reporter
+from trimodal.training.run import RunDirectory
+
+
+def test_a_line_a_step_and_plain_progress(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path)
+    with Reporter(run, config, 0) as reporter:
+        for step in (1, 2):
+            reporter.step(step, {"loss": 1 / step, "tokens_per_second": 1234.5})
+            assert len(run.metrics.read_text().splitlines()) == step
+    assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == [
+        {"step": 1, "loss": 1.0, "tokens_per_second": 1234.5},
+        {"step": 2, "loss": 0.5, "tokens_per_second": 1234.5},
+    ]
+    assert capsys.readouterr().out == "step 1/6  loss 1  1,234 tokens/s\n"
+
+
+def test_tensorboard_gets_the_numbers(config: RunConfig, tmp_path: Path) -> None:
+    config = replace(config, training=replace(config.training, tensorboard=True))
+    with Reporter(RunDirectory(tmp_path), config, 0) as reporter:
+        reporter.step(1, {"loss": 0.5})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"train/loss" in events.read_bytes()

@@ -1,0 +1,24 @@
+import torch
+
+from trimodal.assembly import assemble
+from trimodal.batch import Medium, Modality, Sample
+from trimodal.config import to_dict
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.testing import assert_close, tiny_model_config
+from trimodal.training.throughput import peak_flops, training_flops
+
+
+def test_flops_of_a_text_by_hand() -> None:
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(tiny_model_config())))
+    ids = torch.full((5,), 70)
+    batch = assemble([Sample("a", {Modality.TEXT: Medium(Modality.TEXT, ids, 5, (5, 1))}, 0)])
+    width, hidden = 32, 88
+    block = 4 * width**2 + 3 * width * hidden
+    frontend = width**2
+    expected = 6 * 5 * (block + frontend) + 12 * width * 25
+    assert_close(training_flops(model, [batch]), expected, "exact")
+    assert_close(training_flops(model, [batch, batch]), 2 * expected, "exact")
+
+
+def test_the_peak_is_measured_where_it_is_not_known() -> None:
+    assert peak_flops(torch.device("cpu"), torch.float32) > 1e8
