@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
 from trimodal.assembly import assemble
@@ -134,7 +135,8 @@ def _with_head(
     weights = {k: v for k, v in source.state_dict().items() if not k.startswith("classifier.")}
     tuned.load_state_dict(weights, strict=False)
     tuned.processor = source.processor
-    return tuned.to(source.device)
+    nn.Module.to(tuned, source.device)
+    return tuned
 
 
 class _Finetuning:
@@ -168,7 +170,7 @@ class _Finetuning:
                 order = permutation(len(self.dataset), settings.seed, epoch).tolist()
                 for first in range(0, len(order), settings.batch_size):
                     loss = self._step(order[first : first + settings.batch_size], epoch)
-                    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                    nn.utils.clip_grad_norm_(trained, 1.0)
                     optimizer.step()
                     optimizer.zero_grad()
                     schedule.step()
@@ -191,7 +193,7 @@ class _Finetuning:
             return get_peft_model(self.model, config)
         if self.settings.freeze:
             self.model.requires_grad_(False)
-            cast(torch.nn.Module, self.model.classifier).requires_grad_(True)
+            cast(nn.Module, self.model.classifier).requires_grad_(True)
         return None
 
     def _step(self, indices: Sequence[int], epoch: int) -> float:

@@ -1,6 +1,6 @@
 """First-fit packing to a token budget; the one packer of training, inference and serving.
 
-    for indices in first_fit([s.num_tokens for s in samples], budget=16_384): ...
+for indices in first_fit([s.num_tokens for s in samples], budget=16_384): ...
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Random streams that are pure functions of their keys, so nothing about them has to be saved.
 
-    generator(seed, "augment", step, sample_id).random()
+generator(seed, "augment", step, sample_id).random()
 """
 
 import hashlib

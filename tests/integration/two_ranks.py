@@ -42,7 +42,10 @@ def batch(rank: int, step: int) -> Batch:
     processor = TrimodalProcessor(CONFIG.model, tiny_tokenizer())
     pictures = [rng.integers(0, 256, (8, 8 + 4 * i, 3), dtype=np.uint8) for i in range(4)]
     waves = [(rng.standard_normal(2000 + 500 * i).astype(np.float32), 16_000) for i in range(4)]
-    samples = processor(text=TEXTS, **({"speech": waves} if rank else {"image": pictures}))
+    if rank == 0:
+        samples = processor(text=TEXTS, image=pictures)
+    else:
+        samples = processor(text=TEXTS, speech=waves)
     fused, masked = plan_views(samples, CONFIG.objectives, "views", rank, step)
     return assemble(samples, fused, masked)
 

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,8 @@ def medium(modality: Modality, tokens: int, value: float) -> Medium:
 
 
 def sample(name: str, **tokens: int) -> Sample:
-    media = {Modality[m]: medium(Modality[m], n, i + 1.0) for i, (m, n) in enumerate(tokens.items())}
+    named = ((Modality[key], size) for key, size in tokens.items())
+    media = {m: medium(m, size, i + 1.0) for i, (m, size) in enumerate(named)}
     return Sample(name, media, group=len(name))
 
 

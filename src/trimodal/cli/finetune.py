@@ -7,8 +7,9 @@ from pathlib import Path
 from trimodal.cli import Command
 from trimodal.errors import ConfigError
 
-EXAMPLE = """example:
-  trimodal finetune runs/demo/model --data data/digits/train.jsonl --inputs image --lora 8 --out runs/classifier
+EXAMPLE = r"""example:
+  trimodal finetune runs/demo/model --data data/digits/train.jsonl --out runs/classifier \
+    --inputs image --lora 8
 """
 
 

@@ -5,6 +5,7 @@ sample = dataset.sample(index, "augment", seed, step)
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,14 +27,14 @@ class RowDataset:
         processor: TrimodalProcessor,
         vision_augment: VisionAugmentConfig,
         speech_augment: SpeechAugmentConfig,
-        positives: str = "group",
+        positives: Literal["sample", "group", "label"] = "group",
         cache_bytes: int = 0,
     ) -> None:
         self.rows = rows
         self.processor = processor
         self.vision_augment = vision_augment
         self.speech_augment = speech_augment
-        self.groups = [digest(row.key(positives)) >> 1 for row in rows]  # pyright: ignore[reportArgumentType]
+        self.groups = [digest(row.key(positives)) >> 1 for row in rows]
         self._cache: dict[Path, Tensor] = {}
         self._room = cache_bytes
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from trimodal.errors import StorageError
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
@@ -41,4 +42,5 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalMode
             f"{folder}/model.safetensors is damaged or does not fit config.json"
         ) from error
     model.processor = TrimodalProcessor.from_pretrained(folder)
-    return model.to(device).eval()
+    nn.Module.to(model, device)
+    return model.eval()

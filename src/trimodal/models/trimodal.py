@@ -6,6 +6,7 @@ model.embed(image=["seven.png"], text=["seven"])["image"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -29,7 +30,7 @@ from trimodal.errors import DataError, StorageError
 from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
 from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
-from trimodal.models.layers import Transformer
+from trimodal.models.layers import Block, Transformer
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.speech import SpeechSource
 from trimodal.processors.vision import ImageSource
@@ -139,7 +140,7 @@ class TrimodalModel(PreTrainedModel):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Transformer):
-            for block in module.blocks:
+            for block in cast(list[Block], module.blocks):
                 for writer in (block.attention.o_proj, block.mlp.down_proj):
                     nn.init.trunc_normal_(writer.weight, std=module.output_scale())
         elif isinstance(module, PatchFrontend | ConvFrontend):
@@ -201,7 +202,7 @@ class TrimodalModel(PreTrainedModel):
 
     @property
     def table(self) -> Tensor:
-        """The one embedding table (V, D) of the unified vocabulary; the output head is tied to it."""
+        """The one table (V, D) of the unified vocabulary, to which the output head is tied."""
         return cast(PieceFrontend, self.encoder(Modality.TEXT).frontend).table.weight
 
     def _trunk(self, observed_TD: Tensor, views: Views) -> Tensor:
@@ -210,7 +211,7 @@ class TrimodalModel(PreTrainedModel):
         return self.trunk(h_TD + self.modality_embedding(tokens.modality_T), tokens)
 
     def _fuse(self, z_NSE: Tensor, h_TD: Tensor, views: Views) -> Tensor:
-        """Put normalise(normalise(sum of the members) + what the trunk adds) into the fused slot."""
+        """Fill the fused slot: the normalised sum of the members, plus what the trunk adds."""
         solo_VE = (z_NSE[views.fused_sample_V, :FUSED] * views.members_V3[:, :, None]).sum(1)
         added_VE = self.fusion(h_TD, views.tokens.cu_seqlens)[views.fused_V]
         fused_VE = F.normalize(F.normalize(solo_VE, dim=-1) + added_VE, dim=-1)
@@ -320,8 +321,8 @@ class TrimodalModel(PreTrainedModel):
             logits = self.classify(z_NE.to(self.device))
         return logits.softmax(-1).cpu().numpy()
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write weights, configuration and processor: all that embedding and serving need."""
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)

@@ -1,4 +1,4 @@
-"""Objectives: losses are pure functions, objectives hold policy, a config names and weights them."""
+"""Losses are pure functions, objectives hold policy, a config names and weights them."""
 
 from trimodal.objectives.contrastive import Embeddings, contrastive, of_batches
 from trimodal.objectives.masked import hidden_counts, masked

@@ -34,7 +34,7 @@ def gather(x: Tensor) -> Tensor:
         return x
     if x.dtype == torch.bool:
         return gather(x.to(torch.uint8)).bool()
-    return _Gather.apply(x) if x.is_floating_point() else _Gather.apply(x.detach())  # pyright: ignore[reportReturnType]
+    return _Gather.apply(x) if x.is_floating_point() else _Gather.apply(x.detach())
 
 
 def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:

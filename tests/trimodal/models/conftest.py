@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def model() -> TrimodalModel:
 
 
 @pytest.fixture
-def media() -> dict[str, list]:
+def media() -> dict[str, Any]:
     """Nine rows of ragged media; every non-empty subset of the modalities occurs."""
     rng = np.random.default_rng(0)
     present = ["its", "it", "is", "ts", "i", "t", "s", "its", "its"]

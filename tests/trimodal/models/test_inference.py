@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from trimodal.testing import assert_close
 
 
 def test_absent_media_are_nan_and_the_others_have_unit_norm(
-    model: TrimodalModel, media: dict[str, list]
+    model: TrimodalModel, media: dict[str, Any]
 ) -> None:
     vectors = model.embed(**media)
     for name in ("image", "text", "speech"):
@@ -20,14 +22,14 @@ def test_absent_media_are_nan_and_the_others_have_unit_norm(
 
 
 def test_fused_of_one_modality_is_that_modality(
-    model: TrimodalModel, media: dict[str, list]
+    model: TrimodalModel, media: dict[str, Any]
 ) -> None:
     vectors = model.embed(**media)
     for row, name in ((4, "image"), (5, "text"), (6, "speech")):
         assert_close(vectors["fused"][row], vectors[name][row], "exact")
 
 
-def test_fused_of_several_is_none_of_them(model: TrimodalModel, media: dict[str, list]) -> None:
+def test_fused_of_several_is_none_of_them(model: TrimodalModel, media: dict[str, Any]) -> None:
     vectors = model.embed(**media)
     for name in ("image", "text", "speech"):
         assert not np.allclose(vectors["fused"][0], vectors[name][0], atol=1e-2)
@@ -36,7 +38,7 @@ def test_fused_of_several_is_none_of_them(model: TrimodalModel, media: dict[str,
 @pytest.mark.parametrize("budget", [1, 40, 200, 100_000])
 @pytest.mark.parametrize("order", ["same", "reversed", "shuffled"])
 def test_packed_equals_alone(
-    model: TrimodalModel, media: dict[str, list], budget: int, order: str
+    model: TrimodalModel, media: dict[str, Any], budget: int, order: str
 ) -> None:
     indices = np.arange(9)
     if order == "reversed":
@@ -44,17 +46,16 @@ def test_packed_equals_alone(
     elif order == "shuffled":
         indices = np.random.default_rng(3).permutation(9)
     alone = [model.embed(**{k: [v[i]] for k, v in media.items()}) for i in range(9)]
-    together = model.embed(
-        **{k: [v[i] for i in indices] for k, v in media.items()}, token_budget=budget
-    )
+    shuffled: dict[str, Any] = {k: [v[i] for i in indices] for k, v in media.items()}
+    together = model.embed(**shuffled, token_budget=budget)
     for name, vectors in together.items():
         expected = np.concatenate([alone[i][name] for i in indices])
         assert_close(vectors, expected, "packed-vs-alone-fp32")
 
 
-def test_what_else_is_packed_does_not_leak(model: TrimodalModel, media: dict[str, list]) -> None:
+def test_what_else_is_packed_does_not_leak(model: TrimodalModel, media: dict[str, Any]) -> None:
     before = model.embed(**media)["fused"]
-    changed = {k: list(v) for k, v in media.items()}
+    changed: dict[str, Any] = {k: list(v) for k, v in media.items()}
     changed["image"][0] = 255 - changed["image"][0]
     changed["speech"][7] = (np.ones(9000, np.float32), 16_000)
     after = model.embed(**changed)["fused"]

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from trimodal.testing import assert_close, tiny_model_config
 ALL = frozenset(Modality)
 
 
-def samples_of(model: TrimodalModel, media: dict[str, list]) -> list[Sample]:
+def samples_of(model: TrimodalModel, media: dict[str, Any]) -> list[Sample]:
     assert model.processor is not None
     return model.processor(**media)
 
@@ -39,25 +40,27 @@ def batch_of(samples: list[Sample], masked: Modality | None = None) -> Batch:
 
 @pytest.mark.parametrize("present", [["image"], ["text"], ["speech"], ["image", "speech"]])
 def test_every_parameter_gets_a_gradient_whatever_is_absent(
-    model: TrimodalModel, media: dict[str, list], present: list[str]
+    model: TrimodalModel, media: dict[str, Any], present: list[str]
 ) -> None:
     model.train()
     batch = batch_of(samples_of(model, {k: [media[k][0]] for k in present}))
     output = model(**batch.inputs())
-    assert output.z_NSE is not None and output.zero is not None
+    assert output.z_NSE is not None
+    assert output.zero is not None
     (output.z_NSE.square().sum() + output.zero).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     used = {Modality.of(name) for name in present}
     for modality in set(Modality) - used:
         for p in model.encoder(modality).parameters():
-            assert p.grad is not None and not p.grad.any()
+            assert p.grad is not None
+            assert not p.grad.any()
     for modality in used:
         assert any(
             p.grad is not None and p.grad.any() for p in model.encoder(modality).parameters()
         )
 
 
-def test_placeholders_change_nothing(model: TrimodalModel, media: dict[str, list]) -> None:
+def test_placeholders_change_nothing(model: TrimodalModel, media: dict[str, Any]) -> None:
     batch = batch_of(samples_of(model, {"image": media["image"][:1]}))
     quiet = model(**batch.inputs()).z_NSE
     model.train()
@@ -68,7 +71,7 @@ def test_placeholders_change_nothing(model: TrimodalModel, media: dict[str, list
 
 @pytest.mark.parametrize("modality", list(Modality))
 def test_predictions_do_not_see_what_is_hidden(
-    model: TrimodalModel, media: dict[str, list], modality: Modality
+    model: TrimodalModel, media: dict[str, Any], modality: Modality
 ) -> None:
     """Changing hidden features changes the target and not the prediction."""
     samples = [s for s in samples_of(model, media) if modality in s.media]
@@ -88,14 +91,15 @@ def test_predictions_do_not_see_what_is_hidden(
         first = model(**before.inputs()).predictions
         # the clean copy of a changed medium is encoded too and must not leak
         second = model(**after.inputs()).predictions
-    assert before.views is not None and after.views is not None
+    assert before.views is not None
+    assert after.views is not None
     assert not torch.equal(
         before.views.predictions[modality].target, after.views.predictions[modality].target
     )
     assert_close(second[name], first[name], "packed-vs-alone-fp32")
 
 
-def test_predictions_use_the_other_modalities(model: TrimodalModel, media: dict[str, list]) -> None:
+def test_predictions_use_the_other_modalities(model: TrimodalModel, media: dict[str, Any]) -> None:
     samples = samples_of(model, {k: [v[0]] for k, v in media.items()})
     other = samples_of(model, {**{k: [v[0]] for k, v in media.items()}, "text": ["红色"]})
     with torch.no_grad():
@@ -106,7 +110,7 @@ def test_predictions_use_the_other_modalities(model: TrimodalModel, media: dict[
     assert not np.allclose(first, second, atol=1e-4)
 
 
-def test_targets_are_what_was_hidden(model: TrimodalModel, media: dict[str, list]) -> None:
+def test_targets_are_what_was_hidden(model: TrimodalModel, media: dict[str, Any]) -> None:
     samples = samples_of(model, {k: [v[0]] for k, v in media.items()})
     for modality in Modality:
         batch = batch_of(samples, modality)
@@ -121,7 +125,7 @@ def test_targets_are_what_was_hidden(model: TrimodalModel, media: dict[str, list
 
 
 def test_save_and_load_keep_every_number(
-    model: TrimodalModel, media: dict[str, list], tmp_path: Path
+    model: TrimodalModel, media: dict[str, Any], tmp_path: Path
 ) -> None:
     model.save_pretrained(tmp_path)
     again = trimodal.load(tmp_path)
@@ -153,7 +157,7 @@ def test_a_bad_medium_is_named(model: TrimodalModel) -> None:
 
 
 def test_an_unknown_key_of_the_architecture_is_named() -> None:
-    with pytest.raises(ConfigError, match="architecture.widht"):
+    with pytest.raises(ConfigError, match=r"architecture\.widht"):
         TrimodalConfig(architecture={"widht": 3})
 
 
@@ -175,7 +179,7 @@ def test_classification_drops_what_the_head_never_saw(model: TrimodalModel) -> N
         model.classify_samples(without)
 
 
-def test_lora_reaches_the_linears_and_merges(model: TrimodalModel, media: dict[str, list]) -> None:
+def test_lora_reaches_the_linears_and_merges(model: TrimodalModel, media: dict[str, Any]) -> None:
     from peft import LoraConfig, get_peft_model
 
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))

@@ -94,7 +94,8 @@ def test_a_fused_view_is_not_contrasted_with_a_part_of_itself() -> None:
     assert not e.column(3, 1)[0]
     assert not e.column(3, 2)[0]
     # sample 1 has nothing beyond what is fused
-    assert e.column(3, 0)[1] and e.column(3, 1)[1]
+    assert e.column(3, 0)[1]
+    assert e.column(3, 1)[1]
 
 
 def test_nothing_to_contrast_is_zero() -> None:

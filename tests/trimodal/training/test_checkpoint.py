@@ -1,6 +1,6 @@
-import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,10 +55,11 @@ def test_an_interrupted_write_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_noticed_and_the_one_before_is_used(tmp_path: Path, seed: int) -> None:
     write(tmp_path, 1)
     folder = write(tmp_path, 2)
-    rng = random.Random(seed)
-    path = rng.choice(sorted(folder.iterdir()))
+    rng = np.random.default_rng(seed)
+    files = sorted(folder.iterdir())
+    path = files[rng.integers(len(files))]
     data = bytearray(path.read_bytes())
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
     path.write_bytes(bytes(data))
     loaded = load_newest(tmp_path)
     assert loaded is not None

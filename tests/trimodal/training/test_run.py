@@ -11,9 +11,12 @@ from trimodal.training.run import RunDirectory, check_identity, identity
 
 
 def test_a_second_holder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
-    with RunDirectory(tmp_path / "run"):
-        with pytest.raises(ConfigError, match="in use"), RunDirectory(tmp_path / "run"):
-            pass
+    with (
+        RunDirectory(tmp_path / "run"),
+        pytest.raises(ConfigError, match="in use"),
+        RunDirectory(tmp_path / "run"),
+    ):
+        pass
     with RunDirectory(tmp_path / "run"):
         pass
 

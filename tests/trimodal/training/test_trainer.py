@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ def losses(config: RunConfig) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines(config)]
 
 
-def with_training(config: RunConfig, **changes: object) -> RunConfig:
-    return replace(config, training=replace(config.training, **changes))  # pyright: ignore[reportArgumentType]
+def with_training(config: RunConfig, **changes: Any) -> RunConfig:
+    return replace(config, training=replace(config.training, **changes))
 
 
 def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
