@@ -20,6 +20,25 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
+def positive(text: str) -> int:
+    """A whole number from 1, for `type=` of an option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def add_token_budget(parser: argparse.ArgumentParser) -> None:
+    """Add `--token-budget`."""
+    parser.add_argument(
+        "--token-budget",
+        metavar="N",
+        type=positive,
+        default=16_384,
+        help="tokens computed at once (default: %(default)s)",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code; a user's mistake is one line on stderr."""
     parser = argparse.ArgumentParser(

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trimodal.cli import Command
+from trimodal.cli import Command, add_token_budget
 from trimodal.errors import ConfigError
 
 
@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="arrays id, image, text, speech and fused; NaN where a row lacks a modality",
     )
+    add_token_budget(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,7 +42,9 @@ def run(options: argparse.Namespace) -> int:
 
     check_writable(options.out)
     rows = read_manifest(options.data)
-    vectors = embed_rows(load_model(options.model), rows, progress=True)
+    vectors = embed_rows(
+        load_model(options.model), rows, token_budget=options.token_budget, progress=True
+    )
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"id": np.array([row.id for row in rows]), **vectors}
     np.savez(buffer, **arrays)

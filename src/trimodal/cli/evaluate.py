@@ -6,7 +6,7 @@ trimodal eval runs/demo/model --data data/digits/test.jsonl --json results.json
 import argparse
 from pathlib import Path
 
-from trimodal.cli import Command
+from trimodal.cli import Command, add_token_budget
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,21 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help='class prompts, {"LABEL": {"en": ["TEXT", ...]}}; '
         "else prompts.json beside the manifest, else the texts of each label's rows",
     )
-    parser.add_argument(
-        "--token-budget",
-        metavar="N",
-        type=positive,
-        default=16_384,
-        help="tokens computed at once (default: %(default)s)",
-    )
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+    add_token_budget(parser)
 
 
 def run(options: argparse.Namespace) -> int:

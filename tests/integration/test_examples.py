@@ -1,0 +1,65 @@
+"""The examples and the benchmark scripts run as they stand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trimodal.config import to_dict
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = tiny_model_config()
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+    model.processor = TrimodalProcessor(config, tiny_tokenizer())
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_search(folder: Path, tmp_path: Path) -> None:
+    manifest = write_tiny_manifest(tmp_path / "data", rows=16)
+    lines = run("examples/search.py", str(folder), str(manifest), "a red square").splitlines()
+    assert [line.split()[0] for line in lines] == ["image"] * 5 + ["speech"] * 5
+
+
+def test_finetune(folder: Path, tmp_path: Path) -> None:
+    manifest = str(write_tiny_manifest(tmp_path / "data", rows=16, complete=True))
+    assert run("examples/finetune.py", str(folder), manifest, manifest).startswith("4 classes")
+
+
+def test_compose_strings(tmp_path: Path) -> None:
+    source = write_tiny_manifest(tmp_path / "data", rows=40, complete=True)
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    digits = [
+        {**row, "label": str(i % 10), "group": str(i % 10), "speaker": f"s{i // 20}", "speech": rows[0]["speech"]}
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    for row in digits:
+        row["image"] = rows[0]["image"]
+    source.write_text("".join(json.dumps(row) + "\n" for row in digits))
+    out = tmp_path / "strings"
+    run("benchmarks/compose_strings.py", str(source), str(out), "--samples", "6", "--longest", "4")
+    made = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert len(made) == 6
+    for row in made:
+        assert row["group"] == row["label"]
+        assert len(row["text"].split()) == len(row["label"]) == len(row["text_zh"])
+        assert (out / row["image"]).is_file()
+        assert (out / row["speech"]).is_file()

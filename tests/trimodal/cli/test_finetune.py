@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import trimodal
+from trimodal.cli import main
+from trimodal.config import to_dict
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
+from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = tiny_model_config()
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+    model.processor = TrimodalProcessor(config, tiny_tokenizer())
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_what_it_writes_loads_with_its_classes(folder: Path, tmp_path: Path) -> None:
+    manifest = write_tiny_manifest(tmp_path / "data", rows=8, complete=True)
+    out = tmp_path / "tuned"
+    arguments = [str(folder), "--data", str(manifest), "--out", str(out), "--epochs", "1"]
+    assert main(["finetune", *arguments, "--inputs", "image", "--lora", "2"]) == 0
+    assert trimodal.load(out).class_labels == ("blue", "green", "red", "white")
+
+
+def test_an_occupied_folder_is_refused_before_any_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", "missing", "--data", "missing", "--out", str(folder)]) == 64
+    assert capsys.readouterr().err == f"trimodal: error: --out {folder} is not empty\n"
+
+
+def test_a_folder_that_is_no_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["finetune", str(tmp_path), "--data", "x.jsonl", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 74
+    assert "is not a model folder" in capsys.readouterr().err
