@@ -20,7 +20,11 @@ def main() -> None:
     options = parser.parse_args()
     model = trimodal.load(options.model)
     rows = read_manifest(options.manifest)
-    gallery = model.embed(image=[row.image for row in rows], speech=[row.speech for row in rows])
+    gallery = model.embed(
+        image=[row.image for row in rows],
+        text=[next(iter(row.texts.values()), None) for row in rows],
+        speech=[row.speech for row in rows],
+    )
     query = model.embed(text=[options.text])["text"][0]
     for name in ("image", "speech"):
         similarity = np.nan_to_num(gallery[name] @ query, nan=-1.0)

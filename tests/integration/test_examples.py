@@ -47,13 +47,10 @@ def test_finetune(folder: Path, tmp_path: Path) -> None:
 def test_compose_strings(tmp_path: Path) -> None:
     source = write_tiny_manifest(tmp_path / "data", rows=40, complete=True)
     rows = [json.loads(line) for line in source.read_text().splitlines()]
-    digits = [
-        {**row, "label": str(i % 10), "group": str(i % 10), "speaker": f"s{i // 20}", "speech": rows[0]["speech"]}
-        for i, row in enumerate(rows)
-    ]  # fmt: skip
-    for row in digits:
-        row["image"] = rows[0]["image"]
-    source.write_text("".join(json.dumps(row) + "\n" for row in digits))
+    for i, row in enumerate(rows):
+        row |= {"label": str(i % 10), "group": str(i % 10), "speaker": f"s{i // 20}"}
+        row |= {"image": rows[0]["image"], "speech": rows[0]["speech"]}
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "strings"
     run("benchmarks/compose_strings.py", str(source), str(out), "--samples", "6", "--longest", "4")
     made = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
