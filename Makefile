@@ -78,7 +78,7 @@ $(RUN)/report.html: $(RUN)/results.json
 	@$(BIN)/trimodal report $(RUN)
 
 test: $(READY) ## run every test
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
 
 check: $(READY) ## lint, formatting, types, import contracts, architecture
 	@$(BIN)/ruff check .

@@ -38,7 +38,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(1e-5, 1e-6),
     "bf16": Tolerance(2e-2, 2e-2),
     "packed-vs-alone-fp32": Tolerance(1e-5, 1e-5),
-    "micro-batches-fp32": Tolerance(1e-5, 1e-5),
+    "micro-batches": Tolerance(1e-6, 1e-7),
     "two-processes-loss": Tolerance(1e-5, 0.0),
     "two-processes-gradient": Tolerance(0.0, 1e-5),
     "unit-norm": Tolerance(0.0, 1e-5),

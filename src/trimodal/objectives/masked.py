@@ -3,7 +3,7 @@
 sums = masked(output.predictions, batch.views, vocabulary)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from trimodal.objectives.losses import masked_ids, masked_values
 from trimodal.vocabulary import Vocabulary
 
 
-def hidden_counts(batches: list[Batch]) -> list[int]:
+def hidden_counts(batches: Sequence[Batch]) -> list[int]:
     """Hidden tokens of vision, text and speech."""
     return [
         sum(

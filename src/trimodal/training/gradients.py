@@ -37,39 +37,35 @@ class StepGradients:
         Returns:
             The losses of the whole step over all ranks, by name; `loss` is their weighted sum.
         """
-        ranks = self.accelerator.num_processes
-        counts = sum_over_ranks(
-            [float(n) for n in hidden_counts(list(batches))], self.accelerator.device
-        )
-        cached = len(batches) > 1
+        own = [*hidden_counts(batches), int(len(batches) > 1)]
+        *counts, cut = sum_over_ranks([float(n) for n in own], self.accelerator.device)
+        # all ranks take two passes if one does, or their collectives would not match
+        cached = cut > 0
         with torch.no_grad() if cached else nullcontext():
-            first = [self._forward(batch, step, i) for i, batch in enumerate(batches)]
-        z_NSE = torch.cat([_required(output.z_NSE) for output in first]).detach().requires_grad_()
-        scale, bias = (
-            _required(x).detach().requires_grad_()
-            for x in (first[0].logit_scale, first[0].logit_bias)
-        )
-        parts = self._contrast(z_NSE, scale, bias, batches)
-        shares: dict[str, Tensor] = {name: loss.detach() for name, loss in parts.items()}
-        row = 0
+            outputs = [self._forward(batch, step, i) for i, batch in enumerate(batches)]
+        z_NSE = torch.cat([_required(output.z_NSE) for output in outputs]).detach()
+        leaves = [
+            x.detach().requires_grad_()
+            for x in (z_NSE, _required(outputs[0].logit_scale), _required(outputs[0].logit_bias))
+        ]
+        shares = self._contrast(leaves, batches)
+        grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        grads_NSE = grads[0].split([batch.num_samples for batch in batches])
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                output = self._forward(batch, step, i) if cached else first[i]
+                output = self._forward(batch, step, i) if cached else outputs[i]
                 total, hidden = self._masked(output, batch, counts)
-                rows = slice(row, row + batch.num_samples)
-                total = total + _required(output.zero)
-                grad_NSE = 0 * z_NSE if z_NSE.grad is None else z_NSE.grad
-                total = total + (_required(output.z_NSE) * grad_NSE[rows].detach()).sum()
-                if i == 0 and scale.grad is not None:
-                    total = total + _required(output.logit_scale) * scale.grad
-                if i == 0 and bias.grad is not None:
-                    total = total + _required(output.logit_bias) * bias.grad
+                total = total + (_required(output.z_NSE) * grads_NSE[i]).sum()
+                if last:
+                    total = total + _required(output.logit_scale) * grads[1]
+                    total = total + _required(output.logit_bias) * grads[2]
                 # data-parallel training averages over ranks what is to be summed
-                self.accelerator.backward(total * ranks)
-            row += batch.num_samples
+                self.accelerator.backward(
+                    (total + _required(output.zero)) * self.accelerator.num_processes
+                )
             for name, loss in hidden.items():
-                shares[name] = shares.get(name, torch.zeros_like(loss)) + loss.detach()
+                shares[name] = shares.get(name, 0.0) + float(loss.detach())
         return self._summed(shares, counts)
 
     def _forward(self, batch: Batch, step: int, index: int) -> TrimodalOutput:
@@ -78,13 +74,12 @@ class StepGradients:
         torch.manual_seed(digest("dropout", *keys) >> 1)
         return self.model(**batch.inputs())
 
-    def _contrast(
-        self, z_NSE: Tensor, scale: Tensor, bias: Tensor, batches: Sequence[Batch]
-    ) -> dict[str, Tensor]:
-        """Leave the weighted contrastive gradient in the leaves; return the shares by name."""
+    def _contrast(self, leaves: Sequence[Tensor], batches: Sequence[Batch]) -> dict[str, float]:
+        """Leave the weighted gradient in embeddings, scale and bias; return the shares by name."""
         config = self.config.objectives.contrastive
         if config is None or config.weight == 0:
             return {}
+        z_NSE, scale, bias = leaves
         local = of_batches(z_NSE, batches)
         everyone = Embeddings(
             gather(z_NSE),
@@ -95,7 +90,8 @@ class StepGradients:
         dimensions = self.bare.architecture.dimensions
         loss, pairs = contrastive(local, everyone, scale, bias, config, dimensions)
         (loss * config.weight).backward()
-        return {"contrastive": loss, **{f"contrastive_{n}": share for n, share in pairs.items()}}
+        named = {"contrastive": loss, **{f"contrastive_{name}": x for name, x in pairs.items()}}
+        return {name: float(share.detach()) for name, share in named.items()}
 
     def _masked(
         self, output: TrimodalOutput, batch: Batch, counts: list[float]
@@ -113,25 +109,20 @@ class StepGradients:
             total = total + config.weight * share / num_modalities
         return total, shares
 
-    def _summed(self, shares: dict[str, Tensor], counts: list[float]) -> dict[str, float]:
+    def _summed(self, shares: dict[str, float], counts: list[float]) -> dict[str, float]:
+        """The losses over all ranks; which of them there are is the same on every rank."""
+        contrasts = [name for name in shares if name.startswith("contrastive")]
         hidden = [f"masked_{m.name.lower()}" for m in Modality if counts[m] > 0]
-        # ranks may differ in which parts they have a share of, but not in these names
-        pairs = self._pair_names(shares)
-        names = ["contrastive", *pairs, *hidden]
-        values = [float(shares[name]) if name in shares else 0.0 for name in names]
+        names = [*contrasts, *hidden]
+        values = [shares.get(name, 0.0) for name in names]
         summed = dict(zip(names, sum_over_ranks(values, self.accelerator.device), strict=True))
-        objectives = self.config.objectives
-        total = 0.0
-        if objectives.contrastive is not None:
+        objectives, total = self.config.objectives, 0.0
+        if objectives.contrastive is not None and contrasts:
             total += objectives.contrastive.weight * summed["contrastive"]
         if objectives.masked is not None and hidden:
             summed["masked"] = sum(summed[name] for name in hidden) / len(hidden)
             total += objectives.masked.weight * summed["masked"]
         return {"loss": total, **summed}
-
-    @staticmethod
-    def _pair_names(shares: dict[str, Tensor]) -> list[str]:
-        return sorted(name for name in shares if name.startswith("contrastive_"))
 
 
 def _required(x: Tensor | None) -> Tensor:
