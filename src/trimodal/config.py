@@ -231,24 +231,16 @@ class TrainingConfig:
     learning_rate: Positive = 5e-4
     min_learning_rate: Amount = 0.0
     warmup_steps: Natural = 100
+    """Of a run of fewer steps than these, all."""
     weight_decay: Amount = 0.05
     betas: tuple[Share, Share] = (0.9, 0.98)
     max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
-    validate_every: Natural = 0
-    """Steps between evaluations on `data.validation`; 0 evaluates at the end only."""
     init_from: str | None = None
     """A model folder whose weights training starts from."""
     tensorboard: bool = True
-
-    def __post_init__(self) -> None:
-        if self.warmup_steps > self.max_steps:
-            raise ConfigError(
-                f"training.warmup_steps: {self.warmup_steps} is more than "
-                f"max_steps {self.max_steps}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """The rate of a step counted from 0: linear warm-up, then half a cosine to the minimum."""
     peak, low = config.learning_rate, config.min_learning_rate
-    if step < config.warmup_steps:
-        return peak * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+    warmup = min(config.warmup_steps, config.max_steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.max_steps - warmup)
     return low + (peak - low) * (1 + math.cos(math.pi * progress)) / 2

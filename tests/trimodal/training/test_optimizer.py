@@ -29,3 +29,8 @@ def test_the_rate_warms_up_then_falls_as_a_cosine() -> None:
     assert (rates[10:].diff() < 0).all()
     assert abs(float(rates[60]) - 0.55) < 1e-6
     assert 0.1 <= float(rates[-1]) < 0.101
+
+
+def test_a_run_shorter_than_the_warm_up_still_reaches_the_peak() -> None:
+    config = TrainingConfig(max_steps=4, warmup_steps=100, learning_rate=1.0)
+    assert [learning_rate(step, config) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
