@@ -45,7 +45,8 @@ def test_packed_equals_alone(
         indices = indices[::-1]
     elif order == "shuffled":
         indices = np.random.default_rng(3).permutation(9)
-    alone = [model.embed(**{k: [v[i]] for k, v in media.items()}) for i in range(9)]
+    rows: list[dict[str, Any]] = [{k: [v[i]] for k, v in media.items()} for i in range(9)]
+    alone = [model.embed(**row) for row in rows]
     shuffled: dict[str, Any] = {k: [v[i] for i in indices] for k, v in media.items()}
     together = model.embed(**shuffled, token_budget=budget)
     for name, vectors in together.items():
