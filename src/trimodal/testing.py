@@ -20,7 +20,10 @@ from trimodal.config import (
     TransformerConfig,
     VisionInputConfig,
     VocabularyConfig,
+    to_dict,
 )
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.processors import TrimodalProcessor
 from trimodal.processors.text import train_tokenizer
 from trimodal.streams import generator
 
@@ -99,6 +102,18 @@ def tiny_tokenizer() -> bytes:
         path = Path(folder) / "text.model"
         train_tokenizer(sentences, path, vocab_size=300)
         return path.read_bytes()
+
+
+def tiny_model() -> TrimodalModel:
+    """A model of random weights with its processor, in evaluation mode; the same in every call."""
+    config = tiny_model_config()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+        # a new model's fusion adds nothing, a trained one's does
+        torch.nn.init.normal_(model.fusion.projection.weight, std=0.2)
+    model.processor = TrimodalProcessor(config, tiny_tokenizer())
+    return model.eval()
 
 
 def write_tiny_manifest(

@@ -10,19 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 
 import trimodal
 from trimodal.cli import main
-from trimodal.config import to_dict
 from trimodal.data import Row, read_manifest
-from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.processors import TrimodalProcessor
 from trimodal.testing import (
     assert_close,
-    tiny_model_config,
-    tiny_tokenizer,
+    tiny_model,
     write_tiny_manifest,
 )
 from trimodal_serving.app import create_app
@@ -31,12 +26,7 @@ from trimodal_serving.engine import Engine
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = tiny_model_config()
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
-    torch.nn.init.normal_(model.fusion.projection.weight, std=0.2)
-    model.processor = TrimodalProcessor(config, tiny_tokenizer())
-    model.save_pretrained(tmp_path / "model")
+    tiny_model().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -5,22 +5,20 @@ import pytest
 import torch
 
 import trimodal
-from trimodal.config import to_dict
 from trimodal.errors import ConfigError, DataError
 from trimodal.evaluation import evaluate
 from trimodal.finetune import finetune
-from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.processors import TrimodalProcessor
-from trimodal.testing import assert_close, tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.models import TrimodalModel
+from trimodal.testing import (
+    assert_close,
+    tiny_model,
+    write_tiny_manifest,
+)
 
 
 @pytest.fixture
 def model() -> TrimodalModel:
-    torch.manual_seed(0)
-    config = tiny_model_config()
-    made = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
-    made.processor = TrimodalProcessor(config, tiny_tokenizer())
-    return made.eval()
+    return tiny_model()
 
 
 @pytest.fixture

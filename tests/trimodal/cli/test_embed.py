@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from trimodal.cli import guarded
 from trimodal.cli.embed import COMMAND
-from trimodal.config import to_dict
-from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.processors import TrimodalProcessor
-from trimodal.testing import assert_close, tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.models import TrimodalModel
+from trimodal.testing import (
+    assert_close,
+    tiny_model,
+    write_tiny_manifest,
+)
 
 
 def _run(*arguments: str | Path) -> int:
@@ -24,11 +25,7 @@ def _run(*arguments: str | Path) -> int:
 @pytest.fixture(scope="module")
 def model() -> TrimodalModel:
     """Random weights."""
-    torch.manual_seed(0)
-    architecture = tiny_model_config()
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(architecture)))
-    model.processor = TrimodalProcessor(architecture, tiny_tokenizer())
-    return model.eval()
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")

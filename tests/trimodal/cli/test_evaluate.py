@@ -3,14 +3,14 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from trimodal.cli import guarded
 from trimodal.cli.evaluate import COMMAND
-from trimodal.config import to_dict
-from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.processors import TrimodalProcessor
-from trimodal.testing import COLOURS, tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.testing import (
+    COLOURS,
+    tiny_model,
+    write_tiny_manifest,
+)
 
 
 def _run(*arguments: str | Path) -> int:
@@ -23,12 +23,8 @@ def _run(*arguments: str | Path) -> int:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights in `model`, and `test.jsonl`."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("eval")
-    architecture = tiny_model_config()
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(architecture)))
-    model.processor = TrimodalProcessor(architecture, tiny_tokenizer())
-    model.save_pretrained(folder / "model")
+    tiny_model().save_pretrained(folder / "model")
     write_tiny_manifest(folder, rows=8, name="test")
     return folder
 

@@ -1,23 +1,15 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 import trimodal
 from trimodal.cli import main
-from trimodal.config import to_dict
-from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.processors import TrimodalProcessor
-from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.testing import tiny_model, write_tiny_manifest
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = tiny_model_config()
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
-    model.processor = TrimodalProcessor(config, tiny_tokenizer())
-    model.save_pretrained(tmp_path / "model")
+    tiny_model().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

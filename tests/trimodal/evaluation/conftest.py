@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from trimodal.batch import Medium, Modality, Sample
 from trimodal.config import (
@@ -21,12 +20,16 @@ from trimodal.config import (
     ObjectivesConfig,
     RunConfig,
     dump_config,
-    to_dict,
 )
 from trimodal.evaluation.report import write_report
-from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
-from trimodal.testing import COLOURS, tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.testing import (
+    COLOURS,
+    tiny_model,
+    tiny_model_config,
+    tiny_tokenizer,
+    write_tiny_manifest,
+)
 
 METRICS = """{"step": 1, "loss": 3.5, "masked": {"text": 2.0}, "seconds": 2, "mfu": 0.25}
 {"step": 2, "loss": 2.5, "masked": {"text": 1.0}, "seconds": 4, "mfu": 0.35, "note": "warm"}
@@ -93,12 +96,8 @@ def oracle() -> Oracle:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model of random weights."""
-    torch.manual_seed(0)
-    architecture = tiny_model_config()
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(architecture)))
-    model.processor = TrimodalProcessor(architecture, tiny_tokenizer())
     folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
+    tiny_model().save_pretrained(folder)
     return folder
 
 

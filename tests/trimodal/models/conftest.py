@@ -2,23 +2,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from trimodal.config import to_dict
-from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.processors import TrimodalProcessor
-from trimodal.testing import tiny_model_config, tiny_tokenizer
+from trimodal.models import TrimodalModel
+from trimodal.testing import tiny_model
 
 
 @pytest.fixture
 def model() -> TrimodalModel:
-    torch.manual_seed(0)
-    config = tiny_model_config()
-    made = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
-    # the fusion starts at zero; a trained one does not
-    torch.nn.init.normal_(made.fusion.projection.weight, std=0.2)
-    made.processor = TrimodalProcessor(config, tiny_tokenizer())
-    return made.eval()
+    return tiny_model()
 
 
 @pytest.fixture
