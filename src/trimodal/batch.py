@@ -181,9 +181,9 @@ class Batch:
     media: Mapping[Modality, MediaBatch]
     sample_N: Mapping[Modality, Tensor]
     """int64 sample of each clean medium; the masked copies follow them and have none."""
-    views: Views | None = None
-    group_N: Tensor | None = None
+    group_N: Tensor
     """int64 group of each sample."""
+    views: Views | None = None
 
     @property
     def num_tokens(self) -> int:

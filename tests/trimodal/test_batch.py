@@ -105,13 +105,14 @@ def _batch() -> Batch:
         members_V3=torch.tensor([[False, True, False]]),
         predictions={Modality.TEXT: Prediction(torch.tensor([1]), torch.tensor([70]))},
     )
-    return Batch(2, {Modality.TEXT: text}, {Modality.TEXT: torch.tensor([0, 1])}, views)
+    sample_N = {Modality.TEXT: torch.tensor([0, 1])}
+    return Batch(2, {Modality.TEXT: text}, sample_N, torch.tensor([5, 6]), views)
 
 
 def test_a_batch_counts_encoder_and_trunk_tokens() -> None:
     batch = _batch()
     assert batch.num_tokens == 5
-    assert Batch(2, batch.media, batch.sample_N).num_tokens == 3
+    assert Batch(2, batch.media, batch.sample_N, batch.group_N).num_tokens == 3
 
 
 def test_inputs_are_the_arguments_of_forward() -> None:

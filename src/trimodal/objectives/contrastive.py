@@ -55,7 +55,6 @@ def of_batches(z_NSE: Tensor, batches: Sequence[Batch]) -> Embeddings:
         if batch.views is not None:
             here[batch.views.fused_sample_V, FUSED] = True
             part[batch.views.fused_sample_V] = batch.views.members_V3
-        assert batch.group_N is not None  # noqa: S101 - assemble always sets it
         present.append(here)
         members.append(part)
         groups.append(batch.group_N)

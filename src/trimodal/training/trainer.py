@@ -95,7 +95,7 @@ class Trainer:
                 f"equally by {ranks} processes"
             )
         fingerprint = data_fingerprint(config)
-        processor = _processor(config)
+        processor = build_processor(config)
         dataset = build_dataset(config, processor)
         self.identity = identity(config, fingerprint)
         checkpoint = load_newest(run.checkpoints)
@@ -211,7 +211,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def _processor(config: RunConfig) -> TrimodalProcessor:
+def build_processor(config: RunConfig) -> TrimodalProcessor:
+    """The processor of the configured model, with the tokenizer that the data names."""
     model = config.model
     text = TextProcessor.from_file(
         config.data.tokenizer, Vocabulary(model.vocabulary), model.max_text_tokens

@@ -22,7 +22,7 @@ def batch(**predictions: Prediction) -> Batch:
     none = torch.zeros(0, dtype=torch.int64)
     named = {Modality[name.upper()]: p for name, p in predictions.items()}
     views = Views(torch.arange(4), tokens, none, none, torch.zeros(0, 3).bool(), named)
-    return Batch(1, {}, {}, views)
+    return Batch(1, {}, {}, torch.zeros(1), views)
 
 
 def test_text_targets_are_local_to_their_range() -> None:
@@ -45,4 +45,4 @@ def test_counts_add_up_over_micro_batches() -> None:
         text=Prediction(torch.tensor([2]), torch.zeros(1)),
         vision=Prediction(torch.tensor([3]), torch.zeros(1, 3)),
     )
-    assert hidden_counts([a, b, Batch(1, {}, {})]) == [1, 3, 0]
+    assert hidden_counts([a, b, Batch(1, {}, {}, torch.zeros(1))]) == [1, 3, 0]

@@ -6,11 +6,11 @@ import torch
 from trimodal.batch import Batch, Modality
 from trimodal.config import RunConfig
 from trimodal.training.feed import StepFeed
-from trimodal.training.trainer import _processor, build_dataset
+from trimodal.training.trainer import build_dataset, build_processor
 
 
 def feed(config: RunConfig, rank: int = 0, world_size: int = 1) -> StepFeed:
-    return StepFeed(build_dataset(config, _processor(config)), config, rank, world_size)
+    return StepFeed(build_dataset(config, build_processor(config)), config, rank, world_size)
 
 
 def features(batches: list[Batch], modality: Modality) -> torch.Tensor:

@@ -9,7 +9,7 @@ from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.testing import assert_close
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
-from trimodal.training.trainer import _processor, build_dataset
+from trimodal.training.trainer import build_dataset, build_processor
 
 
 def model_of(config: RunConfig) -> TrimodalModel:
@@ -21,7 +21,7 @@ def model_of(config: RunConfig) -> TrimodalModel:
 
 def batches_of(config: RunConfig, budget: int) -> list[Batch]:
     config = replace(config, training=replace(config.training, token_budget=budget))
-    return StepFeed(build_dataset(config, _processor(config)), config)[0]
+    return StepFeed(build_dataset(config, build_processor(config)), config)[0]
 
 
 def run(config: RunConfig, budget: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
