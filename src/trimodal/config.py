@@ -172,6 +172,8 @@ class ModelConfig:
                 raise ConfigError(
                     f"matryoshka: {dim} is not shorter than embedding_dim {self.embedding_dim}"
                 )
+        if len(set(self.matryoshka)) < len(self.matryoshka):
+            raise ConfigError(f"matryoshka: {list(self.matryoshka)} names a length twice")
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -237,6 +239,8 @@ class TrainingConfig:
     max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: Count = 200
+    validate_every: Natural = 0
+    """Steps between retrieval tests on `data.validation`; 0 for none."""
     keep_checkpoints: Count = 2
     init_from: str | None = None
     """A model folder whose weights training starts from."""
@@ -248,11 +252,17 @@ class RunConfig:
     """Everything that `accelerate launch -m trimodal.train` needs."""
 
     run_dir: str
-    seed: int = 0
+    seed: Natural = 0
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     objectives: ObjectivesConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if not self.run_dir:
+            raise ConfigError("run_dir: names no folder")
+        if self.training.validate_every and self.data.validation is None:
+            raise ConfigError("training.validate_every: needs data.validation, which names no file")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

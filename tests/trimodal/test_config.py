@@ -121,6 +121,7 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
         ),
         ("model.vision.dropout=1", "model.vision: dropout 1.0 is not in [0, 1)"),
         ("model.matryoshka=[256]", "model: matryoshka: 256 is not shorter than embedding_dim 256"),
+        ("model.matryoshka=[8, 8]", "model: matryoshka: [8, 8] names a length twice"),
         (
             "model.speech_input.stride=2",
             "speech_input.stride: must be 4, the frontend halves frames twice",
@@ -128,6 +129,9 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
         ("model.speech_input.window_ms=5", "speech_input.window_ms: must not be shorter"),
         ("objectives.contrastive=null", "objectives: none has a weight above 0"),
         ("objectives.contrastive.weight=0", "objectives: none has a weight above 0"),
+        ("training.validate_every=5", "training.validate_every: needs data.validation"),
+        ("run_dir=''", "run_dir: names no folder"),
+        ("seed=-1", "seed: must be at least 0, got -1"),
         ("training.max_steps=0", "training.max_steps: must be at least 1, got 0"),
         ("training.batch_size=1", "training.batch_size: must be at least 2, got 1"),
         ("training.keep_checkpoints=0", "training.keep_checkpoints: must be at least 1, got 0"),

@@ -4,11 +4,10 @@ trimodal tokenizer train text --data data/digits/train.jsonl --out data/digits
 """
 
 import argparse
-import re
 from pathlib import Path
 
 from trimodal.cli import Command
-from trimodal.errors import ConfigError, DataError, StorageError, TrimodalError
+from trimodal.errors import StorageError
 
 FILE = "text.model"
 
@@ -51,9 +50,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_text(options: argparse.Namespace) -> int:
-    if options.vocab_size < 1:
-        raise ConfigError(f"--vocab-size: {options.vocab_size} is not positive")
-
     from trimodal.data import read_manifests
     from trimodal.processors.text import train_tokenizer
 
@@ -64,22 +60,10 @@ def _train_text(options: argparse.Namespace) -> int:
     path = options.out if options.out.suffix == ".model" else options.out / FILE
     try:
         pieces = train_tokenizer(texts, path, options.vocab_size)
-    except RuntimeError as error:
-        raise _refusal(options.vocab_size, str(error)) from error
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     print(f"{path}: {pieces} pieces")
     return 0
-
-
-def _refusal(vocab_size: int, cause: str) -> TrimodalError:
-    """SentencePiece says why only in words."""
-    least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", cause)
-    if least:
-        return ConfigError(
-            f"--vocab-size: {vocab_size} is too small, these texts need at least {least[1]}"
-        )
-    return DataError(f"no tokenizer can be trained on these texts: {' '.join(cause.split())}")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ medium = TextProcessor.from_file("text.model", vocabulary, max_tokens=512).mediu
 """
 
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import sentencepiece
 import torch
 
 from trimodal.batch import Medium, Modality
-from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.errors import ConfigError, DataError, StorageError, TrimodalError
 from trimodal.vocabulary import Vocabulary
 
 
@@ -78,8 +79,17 @@ class TextProcessor:
         return Medium(Modality.TEXT, ids, len(pieces), (len(pieces), 1))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of unified-vocabulary ids in the text range."""
-        return self._model.decode([int(i) - self.vocabulary.text.start for i in ids])
+        """The text of unified-vocabulary ids.
+
+        Raises:
+            DataError: an id is not that of a piece; the range has room for more than there are.
+        """
+        start = self.vocabulary.text.start
+        pieces = [int(i) - start for i in ids]
+        for piece in pieces:
+            if not 0 <= piece < self._model.get_piece_size():
+                raise DataError(f"id {piece + start} is not that of a text piece")
+        return self._model.decode(pieces)
 
 
 def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
@@ -94,28 +104,44 @@ def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
         The number of pieces.
 
     Raises:
-        DataError: the corpus has no text.
+        DataError: the corpus has no text, or none that can be cut into pieces.
+        ConfigError: `vocab_size` is too small for the bytes and the characters of the corpus.
     """
+    if vocab_size < 1:
+        raise ConfigError(f"vocab_size: {vocab_size} is not positive")
     corpus = [text for text in texts if text.strip()]
     if not corpus:
         raise DataError("the manifests have no text to train a tokenizer on")
     buffer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus),
-        model_writer=buffer,
-        model_type="unigram",
-        vocab_size=vocab_size,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=0.9999,
-        split_digits=True,
-        normalization_rule_name="nmt_nfkc",
-        num_threads=1,  # more than one makes the result depend on timing
-        bos_id=-1,
-        eos_id=-1,
-        pad_id=-1,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_writer=buffer,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=0.9999,
+            split_digits=True,
+            normalization_rule_name="nmt_nfkc",
+            num_threads=1,  # more than one makes the result depend on timing
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _refusal(vocab_size, str(error)) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
     return sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue()).get_piece_size()
+
+
+def _refusal(vocab_size: int, cause: str) -> TrimodalError:
+    """SentencePiece says why only in words."""
+    least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", cause)
+    if least:
+        return ConfigError(
+            f"vocab_size: {vocab_size} is too small, these texts need at least {least[1]}"
+        )
+    return DataError(f"no tokenizer can be trained on these texts: {' '.join(cause.split())}")

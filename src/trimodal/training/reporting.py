@@ -14,6 +14,8 @@ from trimodal.config import RunConfig
 from trimodal.errors import ConfigError
 from trimodal.training.run import RunDirectory
 
+VALIDATION = "validation/"
+
 
 class Reporter:
     """Writes one line a step; shows a bar on a terminal and a plain line now and then elsewhere."""
@@ -44,7 +46,7 @@ class Reporter:
         self._file.flush()
         if self._writer is not None:
             for key, value in metrics.items():
-                self._writer.add_scalar(f"train/{key}", value, step)
+                self._writer.add_scalar(key if "/" in key else f"train/{key}", value, step)
         brief = {k: f"{metrics[k]:.4g}" for k in ("loss", "contrastive", "masked") if k in metrics}
         if self._bar is not None:
             self._bar.update()
@@ -54,6 +56,13 @@ class Reporter:
             shown = "  ".join(f"{key} {value}" for key, value in brief.items())
             speed = f"{metrics.get('tokens_per_second', 0):,.0f} tokens/s"
             print(f"step {step}/{self.total}  {shown}  {speed}", flush=True)
+        held_out = [
+            f"{key.removeprefix(VALIDATION)} {100 * value:.1f}"
+            for key, value in metrics.items()
+            if key.startswith(VALIDATION)
+        ]
+        if held_out:
+            tqdm.write(f"step {step}/{self.total}  validation R@1, %:  {'  '.join(held_out)}")
 
 
 def _summary_writer(run: RunDirectory, start: int) -> Any:

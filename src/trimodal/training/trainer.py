@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, to_device
 from trimodal.config import ModelConfig, RunConfig, to_dict
-from trimodal.data import read_manifests
+from trimodal.data import read_manifest, read_manifests
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import ConfigError, NumericError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel, load
@@ -35,6 +35,7 @@ from trimodal.training.optimizer import build_optimizer, learning_rate
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory, check_identity, identity
 from trimodal.training.throughput import peak_flops, training_flops
+from trimodal.training.validation import validate
 from trimodal.vocabulary import Vocabulary
 
 
@@ -97,6 +98,9 @@ class Trainer:
         fingerprint = data_fingerprint(config)
         processor = build_processor(config)
         dataset = build_dataset(config, processor)
+        self.held_out = (
+            read_manifest(str(config.data.validation)) if config.training.validate_every else []
+        )
         self.identity = identity(config, fingerprint)
         checkpoint = load_newest(run.checkpoints)
         if checkpoint is not None:
@@ -135,7 +139,7 @@ class Trainer:
             for batches in self._loader():
                 metrics = self._train_step(batches)
                 if reporter is not None:
-                    reporter.step(self.step, metrics)
+                    reporter.step(self.step, metrics | self._validation())
                 if self.step % settings.checkpoint_every == 0 or self.step == settings.max_steps:
                     self._save()
         self._export()
@@ -185,6 +189,15 @@ class Trainer:
             "mfu": flops / seconds / self.peak,
             "seconds": seconds,
         }
+
+    def _validation(self) -> dict[str, float]:
+        """The scores on held-out samples, at the steps that are to have them."""
+        every = self.config.training.validate_every
+        if not every or (self.step % every and self.step != self.config.training.max_steps):
+            return {}
+        scores = validate(self.bare, self.held_out, self.config.training.token_budget)
+        self.clock = time.perf_counter()
+        return scores
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

@@ -59,8 +59,8 @@ def test_the_size_is_kept(tmp_path: Path, manifests: list[str]) -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ("0", "--vocab-size: 0 is not positive"),
-        ("100", "--vocab-size: 100 is too small, these texts need at least 2"),
+        ("0", "vocab_size: 0 is not positive"),
+        ("100", "vocab_size: 100 is too small, these texts need at least 2"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(

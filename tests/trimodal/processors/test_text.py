@@ -116,6 +116,25 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "text.model").exists()
 
 
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (0, "vocab_size: 0 is not positive"),
+        (100, r"vocab_size: 100 is too small, these texts need at least 2\d\d$"),
+    ],
+)
+def test_a_size_that_cannot_be_trained_is_refused(tmp_path: Path, size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_tokenizer(["one red square"], tmp_path / "text.model", size)
+
+
+@pytest.mark.parametrize("offset", [-1, 300])
+def test_an_id_without_a_piece_is_refused(offset: int) -> None:
+    id_ = VOCABULARY.text.start + offset
+    with pytest.raises(DataError, match=f"id {id_} is not that of a text piece"):
+        PROCESSOR.decode([VOCABULARY.text.start, id_])
+
+
 def test_a_missing_tokenizer_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="train one with `trimodal tokenizer train text`"):
         TextProcessor.from_file(tmp_path / "none.model", VOCABULARY, max_tokens=8)

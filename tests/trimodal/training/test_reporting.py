@@ -27,6 +27,16 @@ def test_a_line_a_step_and_plain_progress(
 def test_tensorboard_gets_the_numbers(config: RunConfig, tmp_path: Path) -> None:
     config = replace(config, training=replace(config.training, tensorboard=True))
     with Reporter(RunDirectory(tmp_path), config, 0) as reporter:
-        reporter.step(1, {"loss": 0.5})
+        reporter.step(1, {"loss": 0.5, "validation/image->text": 0.25})
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"train/loss" in events.read_bytes()
+    assert b"train/validation" not in events.read_bytes()
+
+
+def test_scores_on_held_out_samples_are_said(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Reporter(RunDirectory(tmp_path), config, 0) as reporter:
+        reporter.step(3, {"validation/image->text": 0.25, "validation/text->image": 1.0})
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "step 3/6  validation R@1, %:  image->text 25.0  text->image 100.0"

@@ -1,0 +1,30 @@
+"""How well a model in training finds held-out samples.
+
+metrics |= validate(model, read_manifest("val.jsonl"), token_budget=16_384)
+"""
+
+from collections.abc import Sequence
+
+from trimodal.data import Row
+from trimodal.evaluation.embedding import embed_rows
+from trimodal.evaluation.evaluate import DIRECTIONS, retrieval
+from trimodal.models import TrimodalModel
+from trimodal.training.reporting import VALIDATION
+
+
+def validate(model: TrimodalModel, rows: Sequence[Row], token_budget: int) -> dict[str, float]:
+    """R@1 by `validation/QUERY->GALLERY`, for the directions that the rows have.
+
+    The model computes without dropout and is left in training mode.
+
+    Raises:
+        DataError: a medium cannot be used.
+        NumericError: the model gives numbers that are not finite.
+    """
+    model.eval()
+    try:
+        vectors = embed_rows(model, rows, token_budget=token_budget)
+    finally:
+        model.train()
+    found = retrieval(rows, vectors, DIRECTIONS, "group")
+    return {f"{VALIDATION}{direction}": float(score["R@1"]) for direction, score in found.items()}
