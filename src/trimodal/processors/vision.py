@@ -3,9 +3,11 @@
 medium = processor.medium(processor.decode("cat.jpg"))
 """
 
+import contextlib
 import io
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,8 @@ class VisionProcessor:
     def decode(self, source: ImageSource) -> Tensor:
         """A path, encoded bytes, PIL picture or (H, W[, 3]) uint8 array as (3, H, W) uint8.
 
+        What is transparent lies on white.
+
         Raises:
             DataError: not a PNG, JPEG or WebP picture, a broken one, or one over `max_pixels`.
         """
@@ -48,7 +52,8 @@ class VisionProcessor:
                 code="invalid_image",
             )
         if isinstance(source, Image.Image):
-            return self._pixels(source)
+            with self._refusals():
+                return self._pixels(source)
         try:
             stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
@@ -56,12 +61,17 @@ class VisionProcessor:
             raise DataError(
                 f"image {source} cannot be read: {cause}", code="invalid_image"
             ) from error
-        with stream, warnings.catch_warnings():
-            # our own limit, checked on the header below, is the one that speaks
+        with stream, self._refusals(), Image.open(stream, formats=FORMATS) as image:
+            return self._pixels(image)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What Pillow raises and warns of, in our words."""
+        with warnings.catch_warnings():
+            # our own limit, checked on the header, is the one that speaks
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             try:
-                with Image.open(stream, formats=FORMATS) as image:
-                    return self._pixels(image)
+                yield
             except UnidentifiedImageError:
                 raise DataError(
                     "image is not a PNG, JPEG or WebP picture", code="invalid_image"
@@ -92,7 +102,11 @@ class VisionProcessor:
             raise DataError("image has no pixels", code="invalid_image")
         if image.mode.startswith("I"):  # 16-bit grey, which convert would clip to white
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        return transforms.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:  # the colours under a transparent pixel are arbitrary
+            ground = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(ground, image.convert("RGBA"))
+        return transforms.pil_to_tensor(image.convert("RGB"))
 
     def medium(self, image: Tensor) -> Medium:
         """Cut a (3, H, W) uint8 picture into patches of values in [-1, 1].

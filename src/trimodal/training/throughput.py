@@ -1,8 +1,9 @@
-"""Tokens a second and model-FLOPs utilisation.
+"""Tokens a second, model-FLOPs utilisation, and the threads that reach them.
 
 flops = training_flops(model, batches)
 """
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -39,6 +40,16 @@ def _stack_flops(stack: Transformer, tokens: TokenBatch) -> float:
     pairs = float(((table[:, 1] - table[:, 0]) * (table[:, 3] - table[:, 2])).sum())
     attention = 12.0 * stack.config.width * stack.config.depth * pairs
     return 6.0 * _weights(stack) * tokens.num_tokens + attention
+
+
+def computing_threads(loaders: int) -> int:
+    """Threads that a process computes with on a CPU: at most the cores its loaders leave.
+
+    Every operation waits for its slowest thread, so one that shares its core holds up all.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) // processes
+    return max(1, min(torch.get_num_threads(), cores - loaders))
 
 
 def _weights(module: nn.Module) -> int:

@@ -34,7 +34,7 @@ from trimodal.training.gradients import StepGradients
 from trimodal.training.optimizer import build_optimizer, learning_rate
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory, check_identity, identity
-from trimodal.training.throughput import peak_flops, training_flops
+from trimodal.training.throughput import computing_threads, peak_flops, training_flops
 from trimodal.training.validation import validate
 from trimodal.vocabulary import Vocabulary
 
@@ -49,6 +49,9 @@ def train(config: RunConfig) -> None:
         mixed_precision="bf16" if config.training.precision == "bf16" else "no"
     )
     with ExitStack() as stack:
+        if accelerator.device.type == "cpu":
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(computing_threads(config.data.num_workers))
         run = RunDirectory(Path(config.run_dir))
         if accelerator.is_main_process:
             stack.enter_context(run)

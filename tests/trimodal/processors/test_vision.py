@@ -66,6 +66,21 @@ def test_every_colour_mode_becomes_rgb(mode: str) -> None:
     assert bool((decoded == 255).all())
 
 
+@pytest.mark.parametrize("container", ["PNG", "WEBP"])
+def test_what_is_transparent_lies_on_white(container: str) -> None:
+    picture = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+    picture.putpixel((1, 0), (10, 20, 30, 255))
+    decoded = PROCESSOR.decode(_encode(picture, container, lossless=True, exact=True))
+    assert decoded[:, 0].T.tolist() == [[255, 255, 255], [10, 20, 30]]
+
+
+def test_a_picture_that_pillow_has_not_read_yet_may_be_broken() -> None:
+    whole = _encode(Image.fromarray(_pixels(64, 64)), "PNG")
+    picture = Image.open(io.BytesIO(whole[:-900]))
+    with pytest.raises(DataError, match="image is truncated or corrupt"):
+        PROCESSOR.decode(picture)
+
+
 def test_sixteen_bit_greys_are_scaled() -> None:
     levels = np.array([[0, 257 * 100, 65_535]], dtype=np.uint16)
     decoded = PROCESSOR.decode(_encode(Image.fromarray(levels), "PNG"))

@@ -1,3 +1,6 @@
+import os
+
+import pytest
 import torch
 
 from trimodal.assembly import assemble
@@ -5,7 +8,7 @@ from trimodal.batch import Medium, Modality, Sample
 from trimodal.config import to_dict
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.testing import assert_close, tiny_model_config
-from trimodal.training.throughput import peak_flops, training_flops
+from trimodal.training.throughput import computing_threads, peak_flops, training_flops
 
 
 def test_flops_of_a_text_by_hand() -> None:
@@ -22,3 +25,16 @@ def test_flops_of_a_text_by_hand() -> None:
 
 def test_the_peak_is_measured_where_it_is_not_known() -> None:
     assert peak_flops(torch.device("cpu"), torch.float32) > 1e8
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "loaders", "threads"),
+    [(8, 1, 1, 7), (8, 2, 1, 3), (8, 1, 20, 1), (1, 1, 0, 1), (64, 1, 0, 9)],
+)
+def test_loaders_keep_their_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, loaders: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert computing_threads(loaders) == threads
