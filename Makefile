@@ -66,7 +66,7 @@ $(TOKENIZER): $(DATA)/test.jsonl
 
 $(RUN)/model/config.json: configs/demo.yaml $(TOKENIZER)
 	@echo "demo: training; the same command resumes after an interruption"
-	@$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	@$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
 	  --dynamo_backend no --num_cpu_threads_per_process $(CORES) -m trimodal.train configs/demo.yaml
 
 $(RUN)/results.json: $(RUN)/model/config.json

@@ -4,6 +4,7 @@ app = create_app(engine, name="demo", max_body_bytes=32 * 1024**2)
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from trimodal_serving.protocol import model_not_found, parse_request, render_ans
 
 CAPABILITIES = ("embed.text", "embed.image", "embed.audio")
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _REFUSALS = {
     400: ("bad_request", "the request cannot be served"),
@@ -66,10 +69,12 @@ def create_app(
     return Guard(app, max_body_bytes)
 
 
-def _answer(_: Request, error: Exception) -> Response:
+def _answer(request: Request, error: Exception) -> Response:
     """Every error in our envelope, those of the framework included."""
     headers: dict[str, str] = {}
     shown = error if isinstance(error, ServingError) else internal()
+    if error is shown and shown.status == 500:  # the guard logs what is not a ServingError
+        logger.error("request %s failed", request.scope["request_id"], exc_info=error)
     if isinstance(error, RequestValidationError):
         shown = ServingError(422, "invalid_request", "the request does not fit this path")
     elif isinstance(error, HTTPException):

@@ -6,6 +6,7 @@ class Connection(TimedConnection, H11Protocol): ...
 import asyncio
 import http
 import json
+import uuid
 from typing import Any
 
 from trimodal_serving.errors import ServingError
@@ -68,7 +69,8 @@ class TimedConnection(asyncio.Protocol):
             head = (
                 f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
                 f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                "connection: close\r\nx-should-retry: false\r\n\r\n"
+                "connection: close\r\nx-should-retry: false\r\n"
+                f"x-request-id: {uuid.uuid4().hex}\r\n\r\n"
             )
             self.transport.write((head + body).encode())
         self.transport.close()

@@ -69,9 +69,11 @@ def rejected(error: DataError, param: str) -> ServingError:
     return ServingError(400, error.code, str(error), param=param)
 
 
-def internal(param: str | None = None) -> ServingError:
-    """A failure of ours; what it was is in the log, under the request's id."""
-    return ServingError(500, "internal", "the server failed on this request", param=param)
+def internal(param: str | None = None, cause: Exception | None = None) -> ServingError:
+    """A failure of ours; its cause is never shown, but logged under the request's id."""
+    error = ServingError(500, "internal", "the server failed on this request", param=param)
+    error.__cause__ = cause
+    return error
 
 
 def nonfinite(param: str | None = None) -> ServingError:

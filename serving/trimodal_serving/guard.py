@@ -50,7 +50,8 @@ class Guard:
         body = bytearray()
         try:
             await self._read(headers, receive, body)
-            await self._app(scope, _replayed(bytes(body), receive), answer.forward)
+            inner = {**scope, "request_id": answer.request_id}
+            await self._app(inner, _replayed(bytes(body), receive), answer.forward)
         except ServingError as error:
             await answer.refuse(error, receive)
         except Exception:
@@ -64,7 +65,10 @@ class Guard:
             raise ServingError(
                 415, "unsupported_content_encoding", "the body must not be compressed"
             )
-        if int(headers.get("content-length", "0")) > self._max_body_bytes:
+        declared = headers.get("content-length", "0")
+        if not re.fullmatch(r"[0-9]{1,20}", declared):
+            raise ServingError(400, "bad_http", "the content-length is not a number of bytes")
+        if int(declared) > self._max_body_bytes:
             raise self._too_large()
         try:
             async with asyncio.timeout(self._body_seconds):

@@ -33,7 +33,8 @@ class EncodedMedium:
         """Take a data URL or bare base64.
 
         Raises:
-            ServingError: the address of something elsewhere, another kind of medium, or too long.
+            ServingError: the address of something elsewhere, another kind of medium, too long, or
+                not ASCII.
         """
         scheme = _SCHEME.match(text[:64])
         if scheme is not None:
@@ -44,6 +45,8 @@ class EncodedMedium:
                 "medium_too_large",
                 f"{_KINDS[modality]} has more than {MAX_BYTES // 1024**2} MiB",
             )
+        if not text.isascii():  # kept until it is decoded, at up to four bytes a character
+            raise invalid(modality, "is not valid base64")
         return cls(modality, text)
 
     def decode(self) -> bytes:

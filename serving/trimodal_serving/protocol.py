@@ -39,7 +39,8 @@ def parse_request(body: bytes, served: str, dimensions: Sequence[int]) -> Embedd
         dimensions: the lengths that an embedding may have, in rising order.
 
     Raises:
-        ServingError: not JSON, a field that is wrong, missing or unknown, or another model.
+        ServingError: not JSON, a field that is wrong, missing, unknown or there twice, or another
+            model.
     """
     tree = _parse_json(body)
     if not isinstance(tree, dict):
@@ -74,11 +75,21 @@ def _parse_json(body: bytes) -> Any:
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise ServingError(400, "bad_json", f"the request has more than {MAX_VALUES} JSON values")
     try:
-        return json.loads(body.decode(), parse_constant=_reject_constant)
+        return json.loads(body.decode(), parse_constant=_reject_constant, object_pairs_hook=_object)
     except RecursionError:
         raise ServingError(400, "bad_json", "the request is nested too deeply") from None
     except ValueError:
         raise ServingError(400, "bad_json", "the request is not valid JSON in UTF-8") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a field that is there twice Python would keep the last value."""
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        seen: set[str] = set()
+        again = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ServingError(400, "duplicate_field", f"the request has {shown(again)} twice")
+    return tree
 
 
 def _reject_constant(_: str) -> NoReturn:

@@ -5,7 +5,6 @@ vector = await scheduler.submit(sample)
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
 from trimodal.packing import first_fit
 from trimodal_serving.errors import ServingError, internal
@@ -20,14 +20,7 @@ from trimodal_serving.errors import ServingError, internal
 WINDOW = 4096
 """Oldest samples among which a batch is chosen, so that choosing never holds up the event loop."""
 
-logger = logging.getLogger(__name__)
-
 Results = Sequence[np.ndarray | ServingError]
-
-
-def cost(sample: Sample) -> int:
-    """Tokens that encoders and trunk compute; several modalities pass the trunk as well."""
-    return sample.num_tokens * (1 + (len(sample.media) > 1))
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ class Scheduler:
         """
         number = next(self._numbers)
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self._jobs[number] = _Job(sample, cost(sample), future)
+        self._jobs[number] = _Job(sample, embedding_cost(sample), future)
         future.add_done_callback(lambda _: self._jobs.pop(number, None))
         self._arrived.set()
         return future
@@ -112,9 +105,8 @@ class Scheduler:
             try:
                 samples = [job.sample for job in batch]
                 results = await loop.run_in_executor(self._executor, self._compute, samples)
-            except Exception:
-                logger.exception("a batch of %d samples failed", len(batch))
-                results = [internal() for _ in batch]
+            except Exception as error:
+                results = [internal(cause=error) for _ in batch]
             self._observe(sum(job.cost for job in batch), time.monotonic() - start)
             _deliver(batch, results)
             self._running = []

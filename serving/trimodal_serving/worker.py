@@ -3,7 +3,6 @@
 results = Worker(model, token_budget=16_384)(samples)
 """
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,8 +14,6 @@ from trimodal_serving.errors import ServingError, internal, nonfinite
 
 if TYPE_CHECKING:
     from trimodal.processors import TrimodalProcessor
-
-logger = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
@@ -49,8 +46,9 @@ class Worker:
     def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray | ServingError]:
         """An embedding (E,) or an error for each sample.
 
-        A batch that raises is halved until the samples that raise are alone; a sample whose vector
-        is not a unit vector is tried once more by itself.
+        A batch that raises is halved until the samples that raise are alone, each with an error
+        that has the exception as its cause; a sample whose vector is not a unit vector is tried
+        once more by itself.
         """
         try:
             vectors = self._model.embed_samples(samples, self._token_budget)["fused"]
@@ -60,12 +58,11 @@ class Worker:
                 self._accept(*row, len(samples))
                 for row in zip(samples, vectors, healthy, strict=True)
             ]
-        except Exception:
+        except Exception as error:
             if len(samples) > 1:
                 half = len(samples) // 2
                 return self(samples[:half]) + self(samples[half:])
-            logger.exception("the model failed on a sample of %d tokens", samples[0].num_tokens)
-            return [internal()]
+            return [internal(cause=error)]
         return results
 
     def _accept(
@@ -75,5 +72,4 @@ class Worker:
             return vector
         if batch_size > 1:
             return self([sample])[0]
-        logger.error("the model's vector of a sample of %d tokens is broken", sample.num_tokens)
         return nonfinite()

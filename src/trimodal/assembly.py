@@ -63,6 +63,16 @@ class _View:
     clean: Medium | None = None
 
 
+def whole(sample: Sample) -> Members | None:
+    """The fused view of all that a sample has; None if that is one modality."""
+    return frozenset(sample.media) if len(sample.media) > 1 else None
+
+
+def embedding_cost(sample: Sample) -> int:
+    """Tokens that are computed to embed it: once by its encoders, of a fused view by the trunk."""
+    return sample.num_tokens * (1 if whole(sample) is None else 2)
+
+
 def assemble(
     samples: Sequence[Sample],
     fused: Sequence[Members | None] = (),

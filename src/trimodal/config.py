@@ -4,12 +4,16 @@ config = load_config("configs/demo.yaml", ["training.max_steps=10"])
 """
 
 import contextlib
+import copy
 import dataclasses
 import difflib
+import itertools
 import math
+import re
+import reprlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -18,6 +22,8 @@ import yaml
 
 from trimodal.errors import ConfigError
 
+MOST_NODES = 10_000
+NO_PATH = re.compile("[\0\ud800-\udfff]")
 T = TypeVar("T")
 
 
@@ -103,9 +109,9 @@ class VisionInputConfig:
 class SpeechInputConfig:
     """How waveforms become log-mel frames."""
 
-    sample_rate: Annotated[int, Bounds(1000)] = 16_000
-    num_mels: Count = 80
-    window_ms: Positive = 25.0
+    sample_rate: Annotated[int, Bounds(1000, 192_000)] = 16_000
+    num_mels: Annotated[int, Bounds(1, 1024)] = 80
+    window_ms: Annotated[float, Bounds(0, 1000, above=True)] = 25.0
     hop_ms: Positive = 10.0
     stride: int = 4
     """Frames a token; the frontend halves twice."""
@@ -116,6 +122,8 @@ class SpeechInputConfig:
             raise ConfigError("speech_input.stride: must be 4, the frontend halves frames twice")
         if self.window_ms < self.hop_ms:
             raise ConfigError("speech_input.window_ms: must not be shorter than hop_ms")
+        if round(self.hop_ms * self.sample_rate / 1000) < 1:
+            raise ConfigError(f"speech_input.hop_ms: {self.hop_ms:g} is shorter than a sample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +131,7 @@ class TransformerConfig:
     """A stack of pre-norm blocks."""
 
     width: Count = 256
-    depth: Count = 4
+    depth: Annotated[int, Bounds(1, 1000)] = 4
     num_heads: Count = 4
     mlp_ratio: Positive = 2.667
     dropout: float = 0.0
@@ -205,7 +213,7 @@ class MaskedConfig:
     speech_ratio: Share = 0.5
     vision_block: Count = 1
     """Side of the square blocks of patches that are hidden together."""
-    speech_span: Count = 3
+    speech_span: Annotated[int, Bounds(3)] = 3
     """Tokens hidden together; three are wider than the frontend's receptive field."""
 
 
@@ -246,13 +254,22 @@ class TrainingConfig:
     """A model folder whose weights training starts from."""
     tensorboard: bool = True
 
+    def __post_init__(self) -> None:
+        if max(self.betas) == 1:
+            raise ConfigError("training.betas: 1 would never forget a gradient")
+        if self.min_learning_rate > self.learning_rate:
+            raise ConfigError(
+                f"training.min_learning_rate: {self.min_learning_rate:g} is above learning_rate "
+                f"{self.learning_rate:g}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that `accelerate launch -m trimodal.train` needs."""
 
     run_dir: str
-    seed: Natural = 0
+    seed: Annotated[int, Bounds(0, 2**32 - 1)] = 0
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     objectives: ObjectivesConfig
@@ -272,11 +289,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file cannot be read, or a key or a value is not what a run takes.
     """
     try:
-        tree = _Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        tree = _read(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no keys")
     for override in overrides:
@@ -295,9 +314,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"{key}: {parent} is a value, it has no keys below it")
     try:
-        node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+        node[leaf] = _read(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {_short(text)} is not a YAML value: {error}") from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -324,13 +343,14 @@ def parse(cls: type[T], tree: object, path: str) -> T:
         ConfigError: an unknown or missing key, a wrong type, or a combination that cannot be.
     """
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{path or 'the configuration'}: expected keys, got {tree!r}")
+        raise ConfigError(f"{path or 'the configuration'}: expected keys, got {_short(tree)}")
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     prefix = f"{path}." if path else ""
     for key in tree:
         if key not in fields:
-            raise ConfigError(f"{prefix}{key}: no such key{_nearest(str(key), list(fields))}")
+            name = _short(key).strip("'")
+            raise ConfigError(f"{prefix}{name}: no such key{_nearest(name, list(fields))}")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in tree:
@@ -349,8 +369,34 @@ def _nearest(key: str, names: list[str]) -> str:
     return f", did you mean {close[0]}?" if close else f"; the keys are {', '.join(names)}"
 
 
+def _short(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # hexadecimal, it may have more digits than Python prints
+        return "a number of thousands of digits"
+
+
+def _read(text: str) -> Any:
+    """One YAML value.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (LookupError, AttributeError, OverflowError):  # what PyYAML lets through
+        raise ValueError("a value is not what its tag says") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without tags, in which a key stands once."""
+    """YAML without tags, in which a key stands once and an alias is a copy of what it names."""
+
+    def get_single_node(self) -> Any:
+        return _unshared(super().get_single_node(), itertools.count(1))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -360,6 +406,18 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, cause, key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+
+def _unshared(node: Any, count: Iterator[int]) -> Any:
+    """A copy without shared parts: an override changes one place, and no alias multiplies."""
+    if next(count) > MOST_NODES:
+        raise yaml.YAMLError(f"holds more than {MOST_NODES} values")
+    node = copy.copy(node)
+    if isinstance(node, yaml.SequenceNode):
+        node.value = [_unshared(item, count) for item in node.value]
+    elif isinstance(node, yaml.MappingNode):
+        node.value = [tuple(_unshared(part, count) for part in pair) for pair in node.value]
+    return node
 
 
 def _value(hint: Any, item: Any, path: str) -> Any:
@@ -374,7 +432,8 @@ def _value(hint: Any, item: Any, path: str) -> Any:
         return _bounded(_value(arguments[0], item, path), arguments[1], path)
     if origin is Literal:
         if item not in arguments:
-            raise ConfigError(f"{path}: {item!r} is not one of {', '.join(map(str, arguments))}")
+            allowed = ", ".join(map(str, arguments))
+            raise ConfigError(f"{path}: {_short(item)} is not one of {allowed}")
         return item
     if origin is tuple:
         return _tuple(arguments, item, path)
@@ -383,28 +442,28 @@ def _value(hint: Any, item: Any, path: str) -> Any:
 
 def _bounded(value: Any, bounds: Bounds, path: str) -> Any:
     if bounds.most < math.inf and not bounds.least <= value <= bounds.most:
-        raise ConfigError(f"{path}: {value} is not in [{bounds.least:g}, {bounds.most:g}]")
+        raise ConfigError(f"{path}: {_short(value)} is not in [{bounds.least}, {bounds.most}]")
     if value < bounds.least or (bounds.above and value == bounds.least):
         limit = "above" if bounds.above else "at least"
-        raise ConfigError(f"{path}: must be {limit} {bounds.least:g}, got {value}")
+        raise ConfigError(f"{path}: must be {limit} {bounds.least}, got {_short(value)}")
     return value
 
 
 def _tuple(arguments: tuple[Any, ...], item: Any, path: str) -> tuple[Any, ...]:
     items = [item] if isinstance(item, str) else item
     if not isinstance(items, list | tuple):
-        raise ConfigError(f"{path}: expected a list, got {item!r}")
+        raise ConfigError(f"{path}: expected a list, got {_short(item)}")
     if arguments[-1] is not Ellipsis and len(items) != len(arguments):
         raise ConfigError(f"{path}: expected {len(arguments)} values, got {len(items)}")
     return tuple(_value(arguments[0], value, f"{path}[{i}]") for i, value in enumerate(items))
 
 
 def _scalar(hint: Any, item: Any, path: str) -> Any:
-    if hint is float and isinstance(item, int) and not isinstance(item, bool):
-        return float(item)
-    if hint is float and isinstance(item, str):  # YAML 1.1 reads 1e-4 as a string
-        with contextlib.suppress(ValueError):
+    if hint is float and type(item) in (int, str):  # YAML 1.1 reads 1e-4 as a string
+        with contextlib.suppress(ValueError, OverflowError):
             item = float(item)
     if type(item) is not hint or (isinstance(item, float) and not math.isfinite(item)):
-        raise ConfigError(f"{path}: expected {hint.__name__}, got {item!r}")
+        raise ConfigError(f"{path}: expected {hint.__name__}, got {_short(item)}")
+    if isinstance(item, str) and NO_PATH.search(item):
+        raise ConfigError(f"{path}: {_short(item)} holds a character that no path can")
     return item

@@ -4,6 +4,7 @@ model = trimodal.finetune("runs/demo/model", "data/digits/train.jsonl", inputs=[
 model.save_pretrained("runs/classifier")
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -13,17 +14,19 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
-from trimodal.assembly import assemble
+from trimodal.assembly import assemble, embedding_cost, whole
 from trimodal.batch import Modality, Sample, to_device
 from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
 from trimodal.data import Row, read_manifest
 from trimodal.data.dataset import RowDataset
-from trimodal.errors import ConfigError, DataError
-from trimodal.models import TrimodalConfig, TrimodalModel, load
+from trimodal.errors import ConfigError, DataError, NumericError
+from trimodal.evaluation.embedding import load_model
+from trimodal.evaluation.progress import Progress
+from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.packing import first_fit
 from trimodal.streams import generator, permutation
+from trimodal.training.optimizer import parameter_groups
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -61,11 +64,13 @@ def finetune(
     lora: int | None = None,
     freeze: bool = False,
     seed: int = 0,
+    progress: bool = False,
 ) -> TrimodalModel:
     """Train a classification head on the labels of a manifest.
 
     Args:
-        model: a model or its folder; it is left as it is.
+        model: a model or its folder; it is left as it is. A folder's model is put on the GPU if
+            there is one.
         data: a manifest whose rows have labels.
         inputs: the modalities that the head learns to classify from, alone and together.
         epochs: passes over the rows.
@@ -75,13 +80,15 @@ def finetune(
             they are merged into the weights at the end.
         freeze: train nothing but the head.
         seed: of order and initialisation.
+        progress: say on stderr how far it is.
 
     Returns:
         A model with `class_labels`, which saves, loads, embeds, evaluates and serves like any.
 
     Raises:
         DataError: a row has no label, or nothing of what the head may see.
-        ConfigError: the settings contradict each other.
+        ConfigError: the settings contradict each other, or LoRA's package is not installed.
+        NumericError: the loss is not finite.
     """
     settings = FinetuneSettings(
         inputs=tuple(inputs),
@@ -93,13 +100,13 @@ def finetune(
         seed=seed,
     )
     _check(settings)
-    source = model if isinstance(model, TrimodalModel) else load(model)
+    source = model if isinstance(model, TrimodalModel) else load_model(model)
     rows = read_manifest(data)
     labels = _labels(rows, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tuned = _with_head(source, labels, settings)
-        return _Finetuning(tuned, rows, settings).run()
+        return _Finetuning(tuned, rows, settings).run(progress)
 
 
 def _check(settings: FinetuneSettings) -> None:
@@ -112,6 +119,10 @@ def _check(settings: FinetuneSettings) -> None:
         raise ConfigError(f"lora: the rank must be at least 1, got {settings.lora}")
     if settings.epochs < 1 or settings.batch_size < 1:
         raise ConfigError("epochs and batch_size must be at least 1")
+    if not 0 < settings.learning_rate < math.inf:
+        raise ConfigError(f"learning_rate: must be above 0, got {settings.learning_rate}")
+    if not 0 <= settings.seed < 2**63:
+        raise ConfigError(f"seed: must be from 0 to 2**63 - 1, got {settings.seed}")
 
 
 def _labels(rows: Sequence[Row], settings: FinetuneSettings) -> list[str]:
@@ -155,34 +166,40 @@ class _Finetuning:
         )
         self.inputs = [Modality.of(name) for name in settings.inputs]
 
-    def run(self) -> TrimodalModel:
+    def run(self, progress: bool) -> TrimodalModel:
         settings = self.settings
         adapted = self._adapt()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        groups = parameter_groups(self.model, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        trained = [parameter for group in groups for parameter in group["params"]]
         steps = settings.epochs * -(-len(self.dataset) // settings.batch_size)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         self.model.train()
-        with tqdm(total=steps, unit="step", disable=None) as bar:
+        with Progress(settings.epochs * len(self.dataset), "trained on", shown=progress) as bar:
             for epoch in range(settings.epochs):
                 order = permutation(len(self.dataset), settings.seed, epoch).tolist()
                 for first in range(0, len(order), settings.batch_size):
-                    loss = self._step(order[first : first + settings.batch_size], epoch)
+                    indices = order[first : first + settings.batch_size]
+                    loss = self._step(indices, epoch)
+                    if not math.isfinite(loss):
+                        raise NumericError(f"epoch {epoch + 1}: the loss is {loss}")
                     nn.utils.clip_grad_norm_(trained, 1.0)
                     optimizer.step()
                     optimizer.zero_grad()
                     schedule.step()
-                    bar.update()
-                    bar.set_postfix(loss=f"{loss:.4f}")
+                    bar.advance(len(indices))
         merged = adapted.merge_and_unload() if adapted is not None else self.model
         return cast(TrimodalModel, merged).requires_grad_(True).eval()
 
     def _adapt(self) -> "PeftModel | None":
         """Choose what is trained; returns the adapted model if there are adapters."""
         if self.settings.lora is not None:
-            from peft import LoraConfig, get_peft_model
+            try:
+                from peft import LoraConfig, get_peft_model
+            except ImportError:
+                raise ConfigError(
+                    "lora needs the package peft: pip install 'trimodal[train]'"
+                ) from None
 
             config = LoraConfig(
                 r=self.settings.lora,
@@ -201,11 +218,10 @@ class _Finetuning:
         samples = [
             self._draw(self.dataset.sample(i, self.settings.seed, epoch), epoch) for i in indices
         ]
-        costs = [2 * sample.num_tokens for sample in samples]
         total = 0.0
-        for chosen in first_fit(costs, self.settings.token_budget):
+        for chosen in first_fit(list(map(embedding_cost, samples)), self.settings.token_budget):
             media = [samples[i] for i in chosen]
-            fused = [frozenset(s.media) if len(s.media) > 1 else None for s in media]
+            fused = [whole(sample) for sample in media]
             batch = to_device(assemble(media, fused), self.model.device)
             z_NSE = cast(torch.Tensor, self.model(**batch.inputs()).z_NSE)
             slots = [

@@ -29,7 +29,7 @@ def launch(processes: int, *command: str) -> None:
 
 @pytest.mark.slow
 def test_ranks_that_lack_a_modality_train_as_one_process(tmp_path: Path) -> None:
-    """Rank 0 has no speech and rank 1 no pictures, 200 steps."""
+    """Rank 0 has no speech, rank 1 no pictures and at times more micro-batches; 200 steps."""
     script = str(Path(__file__).with_name("two_ranks.py"))
     found = []
     for processes in (1, 2):

@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 two_ranks.py OUT STEPS
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,8 @@ CONFIG = RunConfig(
 TEXTS = ["a red square", "蓝色的方块", "the square is green", "方块是白色"]
 
 
-def batch(rank: int, step: int) -> Batch:
-    """Rank 0 holds pictures with text, rank 1 speech with text."""
+def batches(rank: int, step: int) -> list[Batch]:
+    """Rank 0 holds pictures with text, rank 1 speech with text, at times in more micro-batches."""
     rng = np.random.default_rng([rank, step])
     processor = TrimodalProcessor(CONFIG.model, tiny_tokenizer())
     pictures = [rng.integers(0, 256, (8, 8 + 4 * i, 3), dtype=np.uint8) for i in range(4)]
@@ -47,7 +48,11 @@ def batch(rank: int, step: int) -> Batch:
     else:
         samples = processor(text=TEXTS, speech=waves)
     fused, masked = plan_views(samples, CONFIG.objectives, "views", rank, step)
-    return assemble(samples, fused, masked)
+    bounds = (0, 1, 2, 4) if rank == 1 and step % 2 else (0, 4)
+    return [
+        assemble(samples[a:b], fused[a:b], masked[a:b])
+        for a, b in pairwise(bounds)
+    ]
 
 
 def main() -> None:
@@ -65,7 +70,8 @@ def main() -> None:
     for step in range(steps):
         ranks = (0, 1) if single else (accelerator.process_index,)
         optimizer.zero_grad()
-        losses.append(gradients([batch(rank, step) for rank in ranks], step)["loss"])
+        own = [batch for rank in ranks for batch in batches(rank, step)]
+        losses.append(gradients(own, step)["loss"])
         grads = {
             n: p.grad.double().flatten() for n, p in bare.named_parameters() if p.grad is not None
         }

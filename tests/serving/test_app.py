@@ -342,8 +342,8 @@ def ask(client: httpx.Client, *texts: str) -> httpx.Response:
 @pytest.mark.parametrize(
     ("fault", "code"), [("raises", "internal"), ("broken", "nonfinite_output")]
 )
-def test_a_failure_of_the_model_is_not_sent_again(
-    troubled: httpx.Client, scripted: Any, fault: str, code: str
+def test_a_failure_of_the_model_is_logged_and_not_sent_again(
+    troubled: httpx.Client, scripted: Any, fault: str, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     setattr(scripted, fault, lambda sample: sample.id == "input[1]")
     refused = ask(troubled, "red", "blue", "white")
@@ -351,7 +351,29 @@ def test_a_failure_of_the_model_is_not_sent_again(
     assert (refused.status_code, error["code"], error["param"]) == (500, code, "input[1]")
     assert refused.headers["x-should-retry"] == "false"
     assert "secret" not in refused.text
+    (record,) = caplog.records
+    assert record.getMessage() == f"request {refused.headers['x-request-id']} failed"
+    assert ("secret" in caplog.text) == (fault == "raises")
     assert ask(troubled, "red").status_code == 200
+
+
+def test_a_failure_of_the_processor_is_logged(
+    client: httpx.Client,
+    model: TrimodalModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert model.processor is not None
+    monkeypatch.setattr(model.processor.text, "medium", lambda _: 1 / 0)
+    refused = client.post(
+        "/v1/embeddings",
+        json={"model": "tiny", "input": "red"},
+        headers={"x-request-id": "my-request.1"},
+    )
+    assert (refused.status_code, error_of(refused)["code"]) == (500, "internal")
+    (record,) = caplog.records
+    assert record.getMessage() == "request my-request.1 failed"
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_full_server_says_when_to_come_back(

@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -19,11 +20,12 @@ def connection(base_url: str) -> Iterator[socket.socket]:
 
 
 def read_to_end(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
-    """The status line and the error, once the server has closed the connection."""
+    """The head, which has an id, and the error, once the server has closed the connection."""
     received = b""
     while chunk := connection.recv(65_536):
         received += chunk
     head, _, body = received.rpartition(b"\r\n\r\n")
+    assert re.search(rb"\r\nx-request-id: [0-9a-f]{32}(\r\n|$)", head)
     return head, json.loads(body)["error"]
 
 

@@ -56,7 +56,7 @@ def test_what_the_processor_refuses_keeps_its_code_and_its_words() -> None:
 
 def test_failures_of_ours_say_nothing_about_themselves() -> None:
     assert (internal("input").status, nonfinite("input").status) == (500, 500)
-    assert internal().message == internal("input").message
+    assert internal().message == internal("input", ValueError("secret")).message
 
 
 def test_every_code_is_documented() -> None:

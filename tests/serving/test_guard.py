@@ -18,7 +18,8 @@ class Exchange:
     def __init__(self, *messages: Message, headers: dict[str, str] | None = None) -> None:
         self._messages = list(messages)
         pairs = (headers or {}).items()
-        self.scope = {"type": "http", "headers": [(k.encode(), v.encode()) for k, v in pairs]}
+        raw = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in pairs]
+        self.scope = {"type": "http", "headers": raw}
         self.sent: list[Message] = []
 
     async def receive(self) -> Message:
@@ -74,6 +75,24 @@ def test_a_declared_length_is_refused_before_anything_is_read() -> None:
     exchange = Exchange(part(0, False), headers={"content-length": "1001"}).run(guarded())
     assert (exchange.status, exchange.code) == (413, "body_too_large")
     assert exchange.headers[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize("length", ["", "x", "-1", "1_0", "+5", "5, 5", "\xb2", "9" * 5000])
+def test_a_declared_length_that_is_no_number_is_refused(length: str) -> None:
+    exchange = Exchange(part(5, False), part(0, False), headers={"content-length": length})
+    exchange.run(guarded())
+    assert (exchange.status, exchange.code) == (400, "bad_http")
+
+
+def test_the_app_knows_the_request_s_id() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        seen.append(scope["request_id"])
+        await echo(scope, receive, send)
+
+    exchange = Exchange(part(5, False)).run(guarded(app))
+    assert [exchange.headers[b"x-request-id"].decode()] == seen
 
 
 def test_what_arrives_is_counted_whatever_was_declared() -> None:

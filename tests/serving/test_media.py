@@ -75,6 +75,12 @@ def test_broken_base64_is_refused(text: str) -> None:
     assert (caught.value.status, caught.value.code) == (400, "invalid_audio")
 
 
+def test_what_is_not_ascii_is_refused_before_decoding() -> None:
+    with pytest.raises(ServingError, match="not valid base64") as caught:
+        EncodedMedium.parse("AAAA💥", Modality.VISION)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_image")
+
+
 def test_size_is_limited_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media, "MAX_BYTES", 100)
     with pytest.raises(ServingError) as caught:

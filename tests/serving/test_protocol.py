@@ -100,6 +100,22 @@ def test_bad_json(body: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (400, "bad_json")
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"model": "tiny", "input": "a", "input": "b"}', "`input`"),
+        (b'{"model": "tiny", "input": "a", "in\\u0070ut": "a"}', "`input`"),
+        (b'{"model": "tiny", "input": [{"text": "a"}, {"text": "a", "text": "b"}]}', "`text`"),
+        (b'{"a": 1, "b": 1, "c": 1, "b": 1, "a": 1}', "`b`"),
+        (b'{"<b>": 1, "<b>": 1}', "an unusual name"),
+    ],
+)
+def test_a_field_that_is_there_twice_is_named(body: bytes, named: str) -> None:
+    with pytest.raises(ServingError, match=f"the request has a field .*{named} twice") as caught:
+        parse(body)
+    assert (caught.value.status, caught.value.code) == (400, "duplicate_field")
+
+
 @pytest.mark.parametrize("body", [b"[]", b"7", b'"a"', b"null"])
 def test_json_that_is_no_object(body: bytes) -> None:
     with pytest.raises(ServingError) as caught:

@@ -68,6 +68,17 @@ def test_an_override_sets_one_value(tmp_path: Path, override: str, value: object
     assert type(node) is type(value)
 
 
+def test_an_override_does_not_reach_what_an_anchor_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        yaml.safe_dump(TREE)
+        + "model: {vision: &tower {width: 64, depth: 2}, text: *tower, speech: {<<: *tower}}\n"
+    )
+    model = load_config(path, ["model.vision.depth=9"]).model
+    assert [model.vision.depth, model.text.depth, model.speech.depth] == [9, 2, 2]
+    assert {model.vision.width, model.text.width, model.speech.width} == {64}
+
+
 def test_the_last_override_wins(tmp_path: Path) -> None:
     assert _load(tmp_path, "seed=1", "seed=2").seed == 2
 
@@ -102,6 +113,12 @@ def test_an_override_can_switch_an_objective_on(tmp_path: Path) -> None:
         ("run_dir", "'run_dir' is not of the form key=value"),
         ("=3", "'=3' is not of the form key=value"),
         ("seed=[1", "seed: '[1' is not a YAML value"),
+        ("seed={a: 1, a: 2}", "seed: '{a: 1, a: 2}' is not a YAML value: a stands twice"),
+        (f"seed={'[' * 2000}", "seed: '[[[[[[[[[[[[...[[[[[[[[[[[[[' is not a YAML value: nested"),
+        (f"run_dir=[{'x' * 100}]", "run_dir: expected str, got ['xxxxxxxxxxxx...xxxxxxxxxxxxx']"),
+        (f"training.learning_rate=1{'0' * 400}", "training.learning_rate: expected float, got 100"),
+        (f"run_dir=0x{'f' * 5000}", "run_dir: expected str, got a number of thousands of digits"),
+        ("{x: 1}=1", "{x: 1}: no such key"),
     ],
 )
 def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) -> None:
@@ -131,7 +148,9 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
         ("objectives.contrastive.weight=0", "objectives: none has a weight above 0"),
         ("training.validate_every=5", "training.validate_every: needs data.validation"),
         ("run_dir=''", "run_dir: names no folder"),
-        ("seed=-1", "seed: must be at least 0, got -1"),
+        ("seed=-1", "seed: -1 is not in [0, 4294967295]"),
+        ("seed=4294967296", "seed: 4294967296 is not in [0, 4294967295]"),
+        (f"seed=0x{'f' * 5000}", "seed: a number of thousands of digits is not in"),
         ("training.max_steps=0", "training.max_steps: must be at least 1, got 0"),
         ("training.batch_size=1", "training.batch_size: must be at least 2, got 1"),
         ("training.keep_checkpoints=0", "training.keep_checkpoints: must be at least 1, got 0"),
@@ -141,7 +160,21 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
         ("training.betas=[0.9, 2]", "training.betas[1]: 2.0 is not in [0, 1]"),
         ("objectives.masked.rate=-0.1", "objectives.masked.rate: -0.1 is not in [0, 1]"),
         ("model.vision.num_heads=0", "model.vision.num_heads: must be at least 1, got 0"),
-        ("model.vision.depth=-1", "model.vision.depth: must be at least 1, got -1"),
+        ("model.vision.depth=-1", "model.vision.depth: -1 is not in [1, 1000]"),
+        ("model.vision.depth=1001", "model.vision.depth: 1001 is not in [1, 1000]"),
+        ("model.speech_input.num_mels=1025", "model.speech_input.num_mels: 1025 is not in"),
+        ("model.speech_input.sample_rate=192001", "model.speech_input.sample_rate: 192001 is not"),
+        ("model.speech_input.window_ms=1001", "model.speech_input.window_ms: 1001.0 is not in"),
+        ("model.speech_input.window_ms=0", "model.speech_input.window_ms: must be above 0"),
+        ("model.speech_input.hop_ms=0.01", "speech_input.hop_ms: 0.01 is shorter than a sample"),
+        ("objectives.masked.speech_span=2", "objectives.masked.speech_span: must be at least 3"),
+        ("training.betas=[0.9, 1]", "training.betas: 1 would never forget a gradient"),
+        (
+            "training.min_learning_rate=1",
+            "training.min_learning_rate: 1 is above learning_rate 0.0005",
+        ),
+        (r'run_dir="a\0b"', r"run_dir: 'a\x00b' holds a character that no path can"),
+        (r'data.train="\ud800"', r"data.train[0]: '\ud800' holds a character that no path can"),
         ("data.num_workers=-1", "data.num_workers: must be at least 0, got -1"),
         ("data.train=[]", "data.train: names no manifest"),
     ],
@@ -164,6 +197,15 @@ def test_a_missing_key_further_down_is_named(tmp_path: Path) -> None:
         load_config(_write(tmp_path, {**TREE, "data": {"train": ["a.jsonl"]}}))
 
 
+def _bomb(pattern: str) -> bytes:
+    """Ten levels, each of which repeats the one before ten times."""
+    lines = ["a0: &a0 {x: 1}"]
+    for i in range(10):
+        repeated = ", ".join([f"*a{i}"] * 10)
+        lines.append(f"a{i + 1}: &a{i + 1} {pattern.format(repeated)}")
+    return "\n".join(lines).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
@@ -173,9 +215,22 @@ def test_a_missing_key_further_down_is_named(tmp_path: Path) -> None:
         (b"run_dir: \xff\xfe", "cannot be read: "),
         (b"!!python/object/apply:os.getcwd []", "not YAML: "),
         (b"run_dir: a\nrun_dir: b\n", "not YAML: run_dir stands twice"),
-        (b"run_dir: " + b"[" * 3000, "not YAML: "),
+        (b"run_dir: " + b"[" * 3000, "not YAML: nested too deeply"),
+        (b"run_dir: &a [*a]", "not YAML: nested too deeply"),
+        (b"seed: " + b"9" * 5000, "not YAML: Exceeds the limit"),
+        (b"seed: 0b_", "not YAML: invalid literal"),
+        (b"seed: !!int x", "not YAML: invalid literal"),
+        (b"seed: !!int ''", "not YAML: a value is not what its tag says"),
+        (b"seed: !!float x", "not YAML: could not convert"),
+        (b"seed: !!bool x", "not YAML: a value is not what its tag says"),
+        (b"seed: !!timestamp x", "not YAML: a value is not what its tag says"),
+        (b"seed: 1" + b":1" * 200 + b".5", "not YAML: a value is not what its tag says"),
+        (b"seed: 2026-13-01", "not YAML: month must be in 1..12"),
+        (_bomb("[{}]"), "not YAML: holds more than 10000 values"),
+        (_bomb("{{<<: [{}]}}"), "not YAML: holds more than 10000 values"),
+        (b"x: [" + b"0, " * 10_000 + b"]", "not YAML: holds more than 10000 values"),
     ],
-    ids=["syntax", "list", "empty", "not-utf8", "object", "twice", "deep"],
+    ids=lambda value: repr(value[:20]),
 )
 def test_a_file_that_is_none(tmp_path: Path, content: bytes, cause: str) -> None:
     path = tmp_path / "run.yaml"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import trimodal
-from trimodal.errors import ConfigError, DataError
+from trimodal.errors import ConfigError, DataError, NumericError
 from trimodal.evaluation import evaluate
 from trimodal.finetune import finetune
 from trimodal.models import TrimodalModel
@@ -63,6 +63,9 @@ def test_the_same_seed_gives_the_same_model(model: TrimodalModel, manifest: Path
         ({"epochs": 0}, "at least 1"),
         ({"inputs": ["picture"]}, "picture"),
         ({"inputs": []}, "none"),
+        ({"learning_rate": -1.0}, "learning_rate: must be above 0, got -1"),
+        ({"learning_rate": float("nan")}, "learning_rate: must be above 0, got nan"),
+        ({"seed": -1}, "seed: must be from 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -80,3 +83,19 @@ def test_rows_that_cannot_be_learnt_from_are_named(model: TrimodalModel, tmp_pat
     path.write_text('{"id": "a", "text": "red"}\n')
     with pytest.raises(DataError, match=r"rows\.jsonl:1: has no label"):
         finetune(model, path)
+
+
+def test_weights_that_are_not_finite_end_it(model: TrimodalModel, manifest: Path) -> None:
+    with torch.no_grad():
+        model.fusion.projection.weight.fill_(float("nan"))
+    with pytest.raises(NumericError, match="epoch 1: the loss is nan"):
+        finetune(model, manifest, epochs=1)
+
+
+def test_progress_is_said_only_when_asked(
+    model: TrimodalModel, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(model, manifest, epochs=2)
+    assert capsys.readouterr().err == ""
+    finetune(model, manifest, epochs=2, progress=True)
+    assert "trained on 64 of 64 rows" in capsys.readouterr().err

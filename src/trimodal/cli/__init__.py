@@ -1,13 +1,17 @@
 """The `trimodal` command: its subcommands come from the entry-point group `trimodal.commands`."""
 
 import argparse
+import io
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from trimodal import __version__
-from trimodal.errors import TrimodalError
+from trimodal.errors import ConfigError, TrimodalError
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,21 @@ def add_token_budget(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ConfigError: `output` is one of `inputs`, or lies in one that is a folder.
+    """
+    place = Path(os.path.realpath(output))
+    for given in inputs:
+        source = Path(os.path.realpath(given))
+        if source == place:
+            raise ConfigError(f"{output} would be written over, and it is read")
+        if source in place.parents:
+            raise ConfigError(f"{output} would be written into {given}, which is read")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code; a user's mistake is one line on stderr."""
     parser = argparse.ArgumentParser(
@@ -56,7 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Run `action`; turn the errors that users cause into one line and an exit code."""
+    """Run `action`; turn the errors that users cause into one line and an exit code.
+
+    If whoever reads the output goes, as `head` does, nothing more is said.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
+    try:
+        code = _reported(action)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        # what the buffer still holds would fail once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _reported(action: Callable[[], int]) -> int:
     try:
         return action()
     except TrimodalError as error:

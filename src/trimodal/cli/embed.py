@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trimodal.cli import Command, add_token_budget
+from trimodal.cli import Command, add_token_budget, check_output
 from trimodal.errors import ConfigError
 
 
@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Embed every row and write the arrays in one step."""
     if options.out.suffix != ".npz":
         raise ConfigError(f"--out: {options.out} must end in .npz")
+    check_output(options.out, (options.model, options.data))
 
     import io
 

@@ -6,7 +6,7 @@ trimodal eval runs/demo/model --data data/digits/test.jsonl --json results.json
 import argparse
 from pathlib import Path
 
-from trimodal.cli import Command, add_token_budget
+from trimodal.cli import Command, add_token_budget, check_output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the table and write the JSON."""
     from trimodal.evaluation import evaluate, format_table, load_model
     from trimodal.evaluation.output import check_writable, write_json
+    from trimodal.evaluation.zero_shot import FILE
 
     if options.json:
+        prompts = options.prompts or options.data.parent / FILE
+        check_output(options.json, (options.model, options.data, prompts))
         check_writable(options.json)
     results = evaluate(
         load_model(options.model),

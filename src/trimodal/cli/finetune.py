@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from trimodal.cli import Command
-from trimodal.errors import ConfigError
+from trimodal.errors import ConfigError, StorageError
 
 EXAMPLE = r"""example:
   trimodal finetune runs/demo/model --data data/digits/train.jsonl --out runs/classifier \
@@ -38,8 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fine-tune and save."""
     out = Path(options.out)
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"--out {out} is not empty")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise ConfigError(f"--out {out} is not empty")
+    except OSError as error:
+        raise StorageError(f"--out {out} cannot be used: {error.strerror}") from error
     from trimodal.finetune import finetune
 
     model = finetune(
@@ -52,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         lora=options.lora,
         freeze=options.freeze,
         seed=options.seed,
+        progress=True,
     )
     model.save_pretrained(out)
     print(f"model with {len(model.class_labels)} classes written to {out}", file=sys.stderr)

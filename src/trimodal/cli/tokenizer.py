@@ -6,7 +6,7 @@ trimodal tokenizer train text --data data/digits/train.jsonl --out data/digits
 import argparse
 from pathlib import Path
 
-from trimodal.cli import Command
+from trimodal.cli import Command, check_output
 from trimodal.errors import StorageError
 
 FILE = "text.model"
@@ -53,11 +53,12 @@ def _train_text(options: argparse.Namespace) -> int:
     from trimodal.data import read_manifests
     from trimodal.processors.text import train_tokenizer
 
+    path = options.out if options.out.suffix == ".model" else options.out / FILE
+    check_output(path, options.data)
     rows = read_manifests(options.data)
     texts = (
         text for row in rows for text in (*row.texts.values(), row.question, row.answer) if text
     )
-    path = options.out if options.out.suffix == ".model" else options.out / FILE
     try:
         pieces = train_tokenizer(texts, path, options.vocab_size)
     except OSError as error:

@@ -16,6 +16,9 @@ from trimodal.errors import DataError
 LANGUAGES = ("en", "zh")
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 SURROGATE = re.compile("[\ud800-\udfff]")
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
+LONGEST_LINE = 2**24
+LONGEST_ID = 1000
 STRINGS = ("question", "answer", "label", "group", "speaker", "speech_lang")
 KNOWN = {"id", "image", "text", "speech", "lang", *STRINGS, *(f"text_{lang}" for lang in LANGUAGES)}
 
@@ -99,14 +102,19 @@ def scan_manifest(
         seen: ids that are taken and where; the ids of this manifest are added.
 
     Raises:
-        DataError: the file cannot be read, or has no row.
+        DataError: the file cannot be read, has no row or a line of more than 16 MiB.
     """
     path = Path(path)
     seen = {} if seen is None else seen
     empty = True
     try:
-        with path.open("rb") as lines:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise DataError(f"manifest {path} cannot be read: it is not a regular file")
+        with path.open("rb") as file:
+            lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
             for number, line in enumerate(lines, start=1):
+                if len(line) > LONGEST_LINE:
+                    raise DataError(f"{path}:{number}: the line is longer than 16 MiB")
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if line.strip():
                     empty = False
@@ -143,16 +151,19 @@ def _read_row(
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"the key {twice!r} occurs twice")
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in tree:
+            raise DataError(f"the key {key!r} occurs twice")
+        tree[key] = value
     return tree
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    try:
+        text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    except RecursionError:
+        return "something nested deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -217,6 +228,10 @@ def _row(fields: _Fields, where: str, seen: dict[str, str]) -> Row:
     name = fields.string("id")
     if name is None and fields.tree.get("id") is None:
         fields.problems.append("id is missing")
+    elif name is not None and len(name) > LONGEST_ID:
+        fields.problems.append(f"id has {len(name)} characters, the limit is {LONGEST_ID}")
+    elif name is not None and CONTROL.search(name):
+        fields.problems.append(f"id {name!r} holds a control character")
     elif name is not None and name in seen:
         fields.problems.append(f"id {name!r} is already used at {seen[name]}")
     elif name is not None:

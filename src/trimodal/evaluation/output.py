@@ -57,4 +57,5 @@ def write_json(path: Path, tree: Any) -> None:
         StorageError: it cannot be written.
     """
     text = json.dumps(tree, ensure_ascii=False, indent=2, allow_nan=False)
-    write_whole(path, f"{text}\n".encode())
+    # a path may hold bytes that are no text; JSON spells them as backslashreplace does
+    write_whole(path, f"{text}\n".encode(errors="backslashreplace"))

@@ -9,6 +9,29 @@ from torch import Tensor, nn
 
 from trimodal.batch import TokenBatch
 
+NUM_WAVES, SHORTEST_WAVE, LONGEST_WAVE = 16, 2.5, 4096.0
+"""Of the position features; wavelengths in tokens, in equal ratios."""
+
+
+class PositionEncoding(nn.Module):
+    """Where each token stands in its medium: Fourier features of (row, column), and a Linear.
+
+    Rotary attention knows distances only, so the mean over its tokens tells orders of the same
+    things apart slowly. Fourier features take pictures of any size (Dehghani et al., 2023).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(4 * NUM_WAVES, width, bias=False)
+
+    def forward(self, positions_T2: Tensor) -> Tensor:
+        """(T, 2) to (T, D)."""
+        exponent = torch.arange(NUM_WAVES, device=positions_T2.device) / (NUM_WAVES - 1)
+        wave = SHORTEST_WAVE * (LONGEST_WAVE / SHORTEST_WAVE) ** exponent
+        angle_T2w = 2 * torch.pi * positions_T2[:, :, None] / wave
+        features = torch.cat([angle_T2w.sin(), angle_T2w.cos()], dim=-1).flatten(1)
+        return self.projection(features.to(self.projection.weight.dtype))
+
 
 class PatchFrontend(nn.Module):
     """Patches (T, P) to tokens by one Linear (Dosovitskiy et al., 2020)."""
@@ -20,6 +43,7 @@ class PatchFrontend(nn.Module):
 
     def forward(self, features: Tensor, tokens: TokenBatch, hidden_T: Tensor) -> Tensor:
         """(T, P) to (T, D); hidden patches are zeros already and get a learnt vector."""
+        features = features.to(self.mask.dtype)
         return self.projection(features) + hidden_T[:, None] * self.mask
 
 
@@ -53,7 +77,7 @@ class ConvFrontend(nn.Module):
     def forward(self, features: Tensor, tokens: TokenBatch, hidden_T: Tensor) -> Tensor:
         """(4 T, M) to (T, D); frames of hidden tokens are zeros already and get a learnt vector."""
         starts = tokens.cu_seqlens[:-1]
-        x = F.gelu(self.first(_windows(features, starts * 2)))
+        x = F.gelu(self.first(_windows(features.to(self.mask.dtype), starts * 2)))
         x = F.gelu(self.second(_windows(x, starts)))
         return self.projection(x) + hidden_T[:, None] * self.mask
 

@@ -24,7 +24,8 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, x_TD: Tensor, cu_seqlens: Tensor) -> Tensor:
         """(T, D) and (N + 1,) to (N, E)."""
-        return _upcast(self.projection(segment_mean(x_TD, cu_seqlens)))
+        pooled_ND = segment_mean(x_TD, cu_seqlens).to(self.projection.weight.dtype)
+        return _upcast(self.projection(pooled_ND))
 
 
 class PredictionHead(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from trimodal.assembly import assemble
+from trimodal.assembly import assemble, embedding_cost, whole
 from trimodal.batch import Modality, Sample, to_device
 from trimodal.packing import first_fit
 
@@ -27,14 +27,9 @@ def embed_samples(
     vectors = {slot: np.full((len(samples), dim), np.nan, dtype=np.float32) for slot in SLOTS}
     was_training = model.training
     model.eval()
-    # a fused sample is computed once in its encoders and once in the trunk
-    costs = [sample.num_tokens * (1 + (len(sample.media) > 1)) for sample in samples]
-    for indices in first_fit(costs, token_budget):
+    for indices in first_fit(list(map(embedding_cost, samples)), token_budget):
         chosen = [samples[i] for i in indices]
-        batch = assemble(
-            chosen,
-            fused=[frozenset(s.media) if len(s.media) > 1 else None for s in chosen],
-        )
+        batch = assemble(chosen, fused=[whole(sample) for sample in chosen])
         with torch.inference_mode():
             output = model(**to_device(batch, model.device).inputs())
         assert output.z_NSE is not None  # noqa: S101 - forward always sets it

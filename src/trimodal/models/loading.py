@@ -3,44 +3,116 @@
 model = load("runs/demo/model")
 """
 
+import contextlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from trimodal.errors import StorageError
+from trimodal.batch import Modality
+from trimodal.config import to_dict
+from trimodal.errors import ConfigError, StorageError
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
+
+FLOATING = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the types that weights may have."""
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalModel:
     """The model of a folder, in evaluation mode and with its processor.
 
     Raises:
-        StorageError: the folder is not a trimodal model, or a file of it is damaged.
+        StorageError: the folder is not a trimodal model, or a file of it is damaged or does not
+            fit the others.
     """
     folder = Path(folder)
+    config = _read_config(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise StorageError(f"{folder} is not a model folder: it has no model.safetensors")
+    _check_weights(weights, _shapes(folder, config))
+    processor = _read_processor(folder, config)
+    model = TrimodalModel(config)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        # strict, where `from_pretrained` would fill what is missing with random numbers
+        model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise StorageError(f"{weights} is damaged or does not fit config.json") from error
+    model.processor = processor
+    nn.Module.to(model, device)
+    return model.eval()
+
+
+def _read_config(folder: Path) -> TrimodalConfig:
+    path = folder / "config.json"
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(
             f"{folder} is not a model folder: it has no readable config.json"
         ) from error
-    if not isinstance(config, dict) or config.get("model_type") != TrimodalConfig.model_type:
+    if not isinstance(tree, dict) or tree.get("model_type") != TrimodalConfig.model_type:
         raise StorageError(f"{folder} holds another kind of model than trimodal's")
-    if not (folder / "model.safetensors").is_file():
-        raise StorageError(f"{folder} is not a model folder: it has no model.safetensors")
-    model = TrimodalModel(TrimodalConfig.from_pretrained(folder, local_files_only=True))
+    labels, inputs = tree.get("class_labels", []), tree.get("class_inputs", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise StorageError(f"{path}: class_labels must be a list of strings")
+    names = [modality.data_name for modality in Modality]
+    if not isinstance(inputs, list) or not all(name in names for name in inputs):
+        raise StorageError(f"{path}: class_inputs must be a list of any of {', '.join(names)}")
+    with _refusals(path):
+        return TrimodalConfig.from_pretrained(folder, local_files_only=True)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What anybody raises of a value in a configuration, as an error that names the file."""
     try:
-        # strict, where `from_pretrained` would fill what is missing with random numbers
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (SafetensorError, RuntimeError) as error:
-        raise StorageError(
-            f"{folder}/model.safetensors is damaged or does not fit config.json"
-        ) from error
-    model.processor = TrimodalProcessor.from_pretrained(folder)
-    nn.Module.to(model, device)
-    return model.eval()
+        yield
+    except ConfigError as error:
+        raise StorageError(f"{path}: {error}") from error
+    except Exception as error:  # transformers and torch raise whatever they stumble over
+        cause = str(error).strip().partition("\n")[0]
+        raise StorageError(f"{path} holds a value that cannot be used: {cause}") from error
+
+
+def _shapes(folder: Path, config: TrimodalConfig) -> dict[str, list[int]]:
+    """The shape of each weight; takes no memory, whatever the sizes are."""
+    with _refusals(folder / "config.json"), torch.device("meta"):
+        model = TrimodalModel(config)
+    return {name: list(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def _check_weights(path: Path, shapes: Mapping[str, list[int]]) -> None:
+    """Compare the header with what the configuration asks for, before anything is allocated."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            names = stored.keys()
+            weights = {name: stored.get_slice(name) for name in names}
+            found = {name: weight.get_shape() for name, weight in weights.items()}
+            types = {name: weight.get_dtype() for name, weight in weights.items()}
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} is damaged: {error}") from error
+    for name in (*shapes, *found):
+        if found.get(name) != shapes.get(name):
+            raise StorageError(
+                f"{path} does not fit config.json: {name} is {found.get(name, 'missing')}, "
+                f"expected {shapes.get(name, 'none')}"
+            )
+        if types[name] not in FLOATING:
+            raise StorageError(f"{path}: {name} has values of type {types[name]}, not floats")
+
+
+def _read_processor(folder: Path, config: TrimodalConfig) -> TrimodalProcessor:
+    path = folder / "processor_config.json"
+    try:
+        processor = TrimodalProcessor.from_pretrained(folder)
+    except ConfigError as error:
+        raise StorageError(f"{path}: {error}") from error
+    if to_dict(processor.config) != config.architecture:
+        raise StorageError(f"{path} does not fit config.json: it is of another model")
+    return processor

@@ -4,6 +4,7 @@ model = trimodal.load("runs/demo/model")
 model.embed(image=["seven.png"], text=["seven"])["image"]
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from trimodal.batch import (
 )
 from trimodal.config import ModelConfig, TransformerConfig, parse, to_dict
 from trimodal.errors import DataError, StorageError
-from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
+from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend, PositionEncoding
 from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
 from trimodal.models.layers import Block, Transformer
@@ -83,6 +84,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.frontend = frontend
+        self.position = PositionEncoding(config.width)
         self.transformer = Transformer(config)
         self.to_trunk = nn.Linear(config.width, trunk_width, bias=False)
         self.embedding = EmbeddingHead(config.width, embedding_dim)
@@ -90,6 +92,7 @@ class Encoder(nn.Module):
     def forward(self, media: MediaBatch) -> Tensor:
         """Packed features to packed tokens (T, D)."""
         x_TD = self.frontend(media.features, media.tokens, media.hidden_T)
+        x_TD = x_TD + self.position(media.tokens.positions_T2)
         return self.transformer(x_TD, media.tokens)
 
 
@@ -160,7 +163,10 @@ class TrimodalModel(PreTrainedModel):
         Solo embeddings are pooled at the encoders' exit; fused ones are what the trunk adds to the
         normalised sum of the solo ones.
         """
-        z_NSE = self.logit_scale.new_zeros(num_samples, FUSED + 1, self.fusion.embedding_dim)
+        exact = torch.promote_types(self.logit_scale.dtype, torch.float32)
+        z_NSE = self.logit_scale.new_zeros(
+            num_samples, FUSED + 1, self.fusion.embedding_dim, dtype=exact
+        )
         zero = 0 * (self.logit_scale + self.logit_bias)
         observed = []
         for modality in Modality:
@@ -188,13 +194,30 @@ class TrimodalModel(PreTrainedModel):
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,
-            logit_scale=self.logit_scale.exp().clamp_max(MAX_SCALE),
+            logit_scale=self.logit_scale.exp(),
             logit_bias=self.logit_bias,
             zero=zero,
         )
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @torch.no_grad()
+    def bound_scale(self) -> None:
+        """Keep the logit scale below its ceiling; a training step ends with it.
+
+        A ceiling within the forward would have no gradient above it, and hold the scale there.
+        """
+        self.logit_scale.clamp_(max=math.log(MAX_SCALE))
+
+    @torch.no_grad()
+    def start_sigmoid(self) -> None:
+        """Scale and bias at which the sigmoid loss begins (Zhai et al., 2023, section 3.2).
+
+        Most pairs are negative, so a bias of 0 would make the first steps corrections of it.
+        """
+        self.logit_scale.fill_(math.log(10.0))
+        self.logit_bias.fill_(-10.0)
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder of one modality."""

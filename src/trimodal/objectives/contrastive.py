@@ -89,7 +89,8 @@ def contrastive(
     same_MM = everyone.group_N[:, None] == everyone.group_N[None, :]
     shares: dict[str, Tensor] = {}
     for a, b in PAIRS:
-        directions = list(_directions(a, b, local, everyone, positive_NM, same_MM))
+        lonely = config.loss == "sigmoid"
+        directions = list(_directions(a, b, local, everyone, positive_NM, same_MM, lonely))
         if not directions:
             continue
         total = local.z_NSE.new_zeros(())
@@ -110,13 +111,22 @@ def contrastive(
 
 
 def _directions(
-    a: int, b: int, local: Embeddings, everyone: Embeddings, positive_NM: Tensor, same_MM: Tensor
+    a: int,
+    b: int,
+    local: Embeddings,
+    everyone: Embeddings,
+    positive_NM: Tensor,
+    same_MM: Tensor,
+    lonely: bool,
 ) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
-    """Query and key slot, local queries, candidates, and the number of queries over all ranks."""
+    """Query and key slot, local queries, candidates, and the number of queries over all ranks.
+
+    A query without any positive counts only if `lonely`: its pairs are all negative.
+    """
     for query, key in ((a, b), (b, a)):
         columns_M = everyone.column(key, query)
-        queries_M = everyone.column(query, key) & (same_MM & columns_M).any(1)
+        queries_M = everyone.column(query, key) & (lonely | (same_MM & columns_M).any(1))
         count = queries_M.sum()
-        if count > 0:
-            rows_N = local.column(query, key) & (positive_NM & columns_M).any(1)
+        if count > 0 and columns_M.any():
+            rows_N = local.column(query, key) & (lonely | (positive_NM & columns_M).any(1))
             yield query, key, rows_N, columns_M, count

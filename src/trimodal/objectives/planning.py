@@ -13,6 +13,9 @@ from trimodal.batch import Medium, Modality, Sample
 from trimodal.config import MaskedConfig, ObjectivesConfig
 from trimodal.streams import generator
 
+HELPER_RATE = 0.75
+"""How often another modality of a sample helps to predict what is hidden in one."""
+
 
 def plan_views(
     samples: Sequence[Sample], config: ObjectivesConfig, *keys: str | int
@@ -47,7 +50,7 @@ def _draw_masking(sample: Sample, config: MaskedConfig, rng: np.random.Generator
     present = sorted(sample.media)
     modality = present[rng.integers(len(present))]
     others = [m for m in present if m is not modality]
-    helpers = frozenset(m for m in others if rng.random() < 0.75)
+    helpers = frozenset(m for m in others if rng.random() < HELPER_RATE)
     return Masking(modality, draw_hidden(sample.media[modality], config, rng), helpers)
 
 
@@ -64,12 +67,19 @@ def draw_hidden(medium: Medium, config: MaskedConfig, rng: np.random.Generator) 
         return grown[:rows, :columns].reshape(-1).copy()
     if medium.modality is Modality.TEXT:
         return _draw(medium.num_tokens, config.text_ratio, rng)
-    span, size = config.speech_span, medium.num_tokens
-    spans = _draw(-(-size // span), config.speech_ratio, rng)
-    # a random phase, so that no frame is always at the edge of a span
-    hidden = np.roll(spans.repeat(span), rng.integers(span))[:size].copy()
-    if not hidden.any():
-        hidden[rng.integers(size)] = True
+    return _draw_spans(medium.num_tokens, config.speech_span, config.speech_ratio, rng)
+
+
+def _draw_spans(size: int, span: int, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Whole spans that do not overlap, every arrangement equally likely; all of a shorter size."""
+    hidden = np.zeros(size, dtype=bool)
+    count = min(max(1, round(size * ratio / span)), size // span)
+    if count == 0:
+        return ~hidden
+    # choosing among what is left when every span shrinks to one token arranges the spans
+    places = np.sort(rng.permutation(size - count * (span - 1))[:count])
+    for i, place in enumerate(places):
+        hidden[place + i * (span - 1) :][:span] = True
     return hidden
 
 

@@ -94,5 +94,5 @@ class TrimodalProcessor:
             tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
             proto = (folder / TOKENIZER_FILE).read_bytes()
             return cls(parse(ModelConfig, tree["model"], "model"), proto)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise StorageError(f"{folder} holds no trimodal processor: {error}") from error

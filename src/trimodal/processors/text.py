@@ -15,6 +15,9 @@ from trimodal.batch import Medium, Modality
 from trimodal.errors import ConfigError, DataError, StorageError, TrimodalError
 from trimodal.vocabulary import Vocabulary
 
+MOST_PIECES = 1_000_000
+"""As many as SentencePiece picks from; with a size of 10^9 it never comes to an end."""
+
 
 class TextProcessor:
     """A SentencePiece model whose pieces lie in the text range of the unified vocabulary."""
@@ -105,10 +108,13 @@ def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
 
     Raises:
         DataError: the corpus has no text, or none that can be cut into pieces.
-        ConfigError: `vocab_size` is too small for the bytes and the characters of the corpus.
+        ConfigError: `vocab_size` is too small for the bytes and the characters of the corpus, or
+            above `MOST_PIECES`.
     """
     if vocab_size < 1:
         raise ConfigError(f"vocab_size: {vocab_size} is not positive")
+    if vocab_size > MOST_PIECES:
+        raise ConfigError(f"vocab_size: {vocab_size} is above {MOST_PIECES}")
     corpus = [text for text in texts if text.strip()]
     if not corpus:
         raise DataError("the manifests have no text to train a tokenizer on")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -23,6 +24,47 @@ from trimodal.errors import DataError
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 FORMATS = ("PNG", "JPEG", "WEBP")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+LONGEST_SIDE = 1_000_000
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Upright, as the orientation tag says; a damaged EXIF block says nothing."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's readers of EXIF raise nearly anything
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey, which convert would clip to white, as 8-bit grey on white."""
+    levels = np.asarray(image)
+    grey = (levels // 257).astype(np.uint8)
+    if (transparent := image.info.get("transparency")) is not None:
+        grey[levels == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _shortened(image: Tensor) -> Tensor:
+    """A picture with no side above LONGEST_SIDE, by averages of whole numbers of pixels.
+
+    A resize takes 32 bytes a pixel of a side for its weights, and stretches a width of one pixel
+    to a patch before it shrinks the height.
+    """
+    factors = [-(-side // LONGEST_SIDE) for side in image.shape[1:]]
+    if max(factors) == 1:
+        return image
+    means = [avg_pool2d(plane[None].float(), factors, ceil_mode=True) for plane in image]
+    return torch.cat(means).round().to(torch.uint8)
 
 
 class VisionProcessor:
@@ -42,7 +84,8 @@ class VisionProcessor:
         What is transparent lies on white.
 
         Raises:
-            DataError: not a PNG, JPEG or WebP picture, a broken one, or one over `max_pixels`.
+            DataError: not a PNG, JPEG or WebP picture, a broken one, one over `max_pixels`, or a
+                PIL picture of 32-bit levels.
         """
         if isinstance(source, np.ndarray):
             source = self._from_array(source)
@@ -68,18 +111,20 @@ class VisionProcessor:
     def _refusals(self) -> Iterator[None]:
         """What Pillow raises and warns of, in our words."""
         with warnings.catch_warnings():
-            # our own limit, checked on the header, is the one that speaks
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # our own limit, checked on the header, is the one that speaks; damaged EXIF is ignored
+            warnings.simplefilter("ignore")
             try:
                 yield
+            except (DataError, MemoryError):
+                raise
             except UnidentifiedImageError:
                 raise DataError(
                     "image is not a PNG, JPEG or WebP picture", code="invalid_image"
                 ) from None
             except Image.DecompressionBombError:
                 raise self._too_large() from None
-            except (OSError, SyntaxError, ValueError, EOFError, MemoryError):
-                raise DataError("image is truncated or corrupt", code="invalid_image") from None
+            except Exception as error:  # Pillow's decoders raise nearly anything
+                raise DataError("image is truncated or corrupt", code="invalid_image") from error
 
     def _from_array(self, array: np.ndarray) -> Image.Image:
         channels = array.shape[2:] if array.ndim == 3 else ()
@@ -100,9 +145,15 @@ class VisionProcessor:
             raise self._too_large()
         if image.width * image.height == 0:
             raise DataError("image has no pixels", code="invalid_image")
-        if image.mode.startswith("I"):  # 16-bit grey, which convert would clip to white
-            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F"):
+            raise DataError(
+                f"image has 32-bit levels (mode {image.mode}); 8 and 16 bits are read",
+                code="invalid_image",
+            )
+        image.load()  # a PNG may hold its EXIF block behind the pixels
+        image = _turned(image)
+        if image.mode.startswith("I;16"):
+            image = _eight_bits(image)
         if image.has_transparency_data:  # the colours under a transparent pixel are arbitrary
             ground = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(ground, image.convert("RGBA"))
@@ -118,7 +169,10 @@ class VisionProcessor:
         rows, columns = self.grid(image.shape[1], image.shape[2])
         if (rows * size, columns * size) != tuple(image.shape[1:]):
             image = transforms.resize(
-                image, [rows * size, columns * size], InterpolationMode.BICUBIC, antialias=True
+                _shortened(image),
+                [rows * size, columns * size],
+                InterpolationMode.BICUBIC,
+                antialias=True,
             )
         pixels = image.float() / 127.5 - 1
         patches = pixels.unfold(1, size, size).unfold(2, size, size)  # (3, rows, columns, p, p)

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trimodal.errors import StorageError
 
-NAME = re.compile(r"step-(\d{8})")
+NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})")
 SEPARATOR = "::"
 
 
@@ -44,7 +45,9 @@ def save(
     state: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write `folder/step-XXXXXXXX`; older checkpoints go only once it is in place.
+    """Write `folder/step-XXXXXXXX`; once it is in place, all but the newest `keep` go.
+
+    So do those of later steps: a run goes back only behind what is damaged.
 
     Raises:
         StorageError: it could not be written; what was there before is untouched.
@@ -54,7 +57,7 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".tmp-*"):
-            shutil.rmtree(stale)
+            _remove(stale)
         partial.mkdir()
         for stem, named in tensors.items():
             save_file(
@@ -67,14 +70,18 @@ def save(
         for path in partial.iterdir():
             _sync(path)
         _sync(partial)
-        if final.exists():
-            shutil.rmtree(final)
+        _remove(final)
         partial.rename(final)
         _sync(folder)
-    except OSError as error:
-        raise StorageError(f"checkpoint {final} cannot be written: {error.strerror}") from error
-    for _, old in sorted(_found(folder))[:-keep]:
-        shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for disks
+        shutil.rmtree(partial, ignore_errors=True)
+        cause = getattr(error, "strerror", None) or error
+        raise StorageError(f"checkpoint {final} cannot be written: {cause}") from error
+    found = sorted(_found(folder))
+    former = [path for number, path in found if number <= step]
+    later = [path for number, path in found if number > step]
+    for old in (*former[:-keep], *later):
+        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -100,8 +107,20 @@ def load_newest(folder: Path) -> Checkpoint | None:
 def _found(folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
-    matches = ((NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    matches = ((NAME.fullmatch(path.name), path) for path in folder.iterdir() if _is_folder(path))
     return [(int(match[1]), path) for match, path in matches if match]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, if there is one; what a link names stays."""
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -120,7 +139,7 @@ def _fault(path: Path) -> str | None:
         for name, entry in entries.items():
             if _entry(path / name) != entry:
                 return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "manifest.json is missing or damaged"
     return None
 

@@ -9,12 +9,13 @@ from trimodal.assembly import assemble
 from trimodal.batch import Batch
 from trimodal.config import RunConfig
 from trimodal.data.dataset import RowDataset
+from trimodal.errors import TrimodalError
 from trimodal.objectives import plan_views
 from trimodal.packing import first_fit
 from trimodal.streams import permutation
 
 
-class StepFeed(Dataset[list[Batch]]):
+class StepFeed(Dataset[list[Batch] | TrimodalError]):
     """Item `step` is what one rank computes in that step, so there is no position to save.
 
     Sample g of the run is element g mod n of the permutation of its epoch. A step takes
@@ -43,8 +44,19 @@ class StepFeed(Dataset[list[Batch]]):
             self._orders = {**recent, epoch: order}
         return self._orders[epoch][position]
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        """Micro-batches of at most `token_budget` tokens."""
+    def __getitem__(self, step: int) -> list[Batch] | TrimodalError:
+        """What `batches` returns or raises: a loader process would wrap an error in a traceback."""
+        try:
+            return self.batches(step)
+        except TrimodalError as error:
+            return error
+
+    def batches(self, step: int) -> list[Batch]:
+        """Micro-batches of at most `token_budget` tokens; a longer sample has one to itself.
+
+        Raises:
+            DataError: `FILE:LINE: cause`, a medium cannot be used.
+        """
         seed = self.config.seed
         samples = [self.dataset.sample(i, seed, step) for i in self.indices(step)]
         fused, masked = plan_views(samples, self.config.objectives, "views", seed, step)

@@ -9,6 +9,7 @@ With a single micro-batch the first pass is the only forward.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +21,8 @@ from trimodal.models import TrimodalModel, TrimodalOutput
 from trimodal.objectives import Embeddings, contrastive, hidden_counts, masked, of_batches
 from trimodal.streams import digest
 from trimodal.training.distributed import gather, sum_over_ranks
+
+T = TypeVar("T")
 
 
 class StepGradients:
@@ -41,20 +44,22 @@ class StepGradients:
         *counts, cut = sum_over_ranks([float(n) for n in own], self.accelerator.device)
         # all ranks take two passes if one does, or their collectives would not match
         cached = cut > 0
+        parts, output = [], None
         with torch.no_grad() if cached else nullcontext():
-            outputs = [self._forward(batch, step, i) for i, batch in enumerate(batches)]
-        z_NSE = torch.cat([_required(output.z_NSE) for output in outputs]).detach()
-        leaves = [
-            x.detach().requires_grad_()
-            for x in (z_NSE, _required(outputs[0].logit_scale), _required(outputs[0].logit_bias))
-        ]
+            for i, batch in enumerate(batches):
+                output = None  # two micro-batches' logits at once are what the cut avoids
+                output = self._forward(batch, step, i)
+                parts.append(_required(output.z_NSE).detach())
+        only = _required(output)
+        scale, bias = _required(only.logit_scale), _required(only.logit_bias)
+        leaves = [x.detach().requires_grad_() for x in (torch.cat(parts), scale, bias)]
         shares = self._contrast(leaves, batches)
         grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        grads_NSE = grads[0].split([batch.num_samples for batch in batches])
+        grads_NSE = grads[0].split([len(part) for part in parts])
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                output = self._forward(batch, step, i) if cached else outputs[i]
+                output = self._forward(batch, step, i) if cached else only
                 total, hidden = self._masked(output, batch, counts)
                 total = total + (_required(output.z_NSE) * grads_NSE[i]).sum()
                 if last:
@@ -125,6 +130,6 @@ class StepGradients:
         return {"loss": total, **summed}
 
 
-def _required(x: Tensor | None) -> Tensor:
+def _required(x: T | None) -> T:
     assert x is not None  # noqa: S101 - the model's forward always sets it
     return x

@@ -4,6 +4,7 @@ optimizer = build_optimizer(model, config.training)
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,15 +13,18 @@ from trimodal.config import TrainingConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019); parameters of fewer than two dimensions do not decay."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim >= 2]
-    kept = [p for _, p in named if p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-    ]
+    """AdamW (Loshchilov and Hutter, 2019) over `parameter_groups`."""
+    groups = parameter_groups(model, config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """What is trained; parameters of fewer than two dimensions, norms and biases, do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

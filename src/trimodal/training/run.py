@@ -5,6 +5,7 @@ with RunDirectory(Path("runs/demo")) as run: ...
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -42,23 +43,32 @@ class RunDirectory:
             self._lock.close()
 
     def write_config(self, config: RunConfig) -> None:
-        """Write the resolved configuration."""
-        dump_config(config, self.path / "config.yaml")
+        """Write the resolved configuration.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.path / "config.yaml"
+        try:
+            dump_config(config, path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
     def cut_metrics(self, step: int) -> None:
-        """Drop the lines after `step`, and one that was cut short, so that none occurs twice."""
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue
+        """Drop the lines after `step`, and damaged ones, so that no step occurs twice.
+
+        Raises:
+            StorageError: the file cannot be read or written.
+        """
         partial = self.metrics.with_suffix(".tmp")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.metrics)
+        try:
+            if not self.metrics.exists():
+                return
+            lines = self.metrics.read_bytes().splitlines()
+            partial.write_bytes(b"".join(line + b"\n" for line in lines if _step(line) <= step))
+            partial.replace(self.metrics)
+        except OSError as error:
+            raise StorageError(f"{self.metrics} cannot be cut: {error.strerror}") from error
 
     def replace_model(self, written: Path) -> None:
         """Put a finished export in place of the former one."""
@@ -67,6 +77,15 @@ class RunDirectory:
             self.model.rename(former)
         written.rename(self.model)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def _step(line: bytes) -> float:
+    """The step of a line of metrics; infinite for a line that is cut short or damaged."""
+    try:
+        step = json.loads(line.decode("utf-8"))["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return math.inf
+    return step if type(step) is int else math.inf
 
 
 def identity(config: RunConfig, fingerprint: str) -> dict[str, Any]:
@@ -86,13 +105,18 @@ def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Pa
     Raises:
         ConfigError: names each key that differs and both of its values.
     """
+    changed = differences(saved, now)
+    if changed:
+        raise ConfigError(
+            f"{run_dir} cannot be resumed: {changed}. Use another run_dir to start anew"
+        )
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first few keys at which two trees differ, with both values; empty if none does."""
     before, after = _flat(saved), _flat(now)
     changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-    if changed:
-        shown = "; ".join(f"{k} was {before.get(k)}, is {after.get(k)}" for k in changed[:4])
-        raise ConfigError(
-            f"{run_dir} cannot be resumed: {shown}. Use another run_dir to start anew"
-        )
+    return "; ".join(f"{k} was {before.get(k)}, is {after.get(k)}" for k in changed[:4])
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -59,9 +59,9 @@ def _weights(module: nn.Module) -> int:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """The stated peak of a known GPU in bf16, else what a large matrix product reaches here."""
     if device.type == "cuda" and dtype is torch.bfloat16:
-        name = torch.cuda.get_device_name(device)
+        words = torch.cuda.get_device_name(device).replace("-", " ").split()
         for key, peak in PEAK_FLOPS.items():
-            if key in name:
+            if key in words:
                 return peak
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=dtype)

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, to_device
-from trimodal.config import ModelConfig, RunConfig, to_dict
+from trimodal.config import RunConfig, to_dict
 from trimodal.data import read_manifest, read_manifests
 from trimodal.data.dataset import RowDataset
-from trimodal.errors import ConfigError, NumericError, StorageError
+from trimodal.errors import ConfigError, NumericError, StorageError, TrimodalError
 from trimodal.models import TrimodalConfig, TrimodalModel, load
 from trimodal.processors import TextProcessor, TrimodalProcessor
 from trimodal.training.checkpoint import (
@@ -33,7 +34,7 @@ from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.optimizer import build_optimizer, learning_rate
 from trimodal.training.reporting import Reporter
-from trimodal.training.run import RunDirectory, check_identity, identity
+from trimodal.training.run import RunDirectory, check_identity, differences, identity
 from trimodal.training.throughput import computing_threads, peak_flops, training_flops
 from trimodal.training.validation import validate
 from trimodal.vocabulary import Vocabulary
@@ -109,6 +110,11 @@ class Trainer:
         if checkpoint is not None:
             check_identity(checkpoint.state["identity"], self.identity, run.path)
         self.step = checkpoint.step if checkpoint else 0
+        if self.step > config.training.max_steps:
+            raise ConfigError(
+                f"training.max_steps: {config.training.max_steps} lie behind the checkpoint of "
+                f"step {self.step} in {run.path}"
+            )
         self.tokens_seen = int(checkpoint.state["tokens_seen"]) if checkpoint else 0
         set_seed(config.seed)
         model = _model(config, processor)
@@ -140,6 +146,8 @@ class Trainer:
             self.model.train()
             self.clock = time.perf_counter()
             for batches in self._loader():
+                if isinstance(batches, TrimodalError):
+                    raise batches
                 metrics = self._train_step(batches)
                 if reporter is not None:
                     reporter.step(self.step, metrics | self._validation())
@@ -147,7 +155,7 @@ class Trainer:
                     self._save()
         self._export()
 
-    def _loader(self) -> DataLoader[list[Batch]]:
+    def _loader(self) -> DataLoader[list[Batch] | TrimodalError]:
         workers = self.config.data.num_workers
         return DataLoader(
             self.feed,
@@ -155,7 +163,6 @@ class Trainer:
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def _train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
@@ -175,6 +182,7 @@ class Trainer:
                 "the last checkpoint is unharmed"
             )
         self.optimizer.step()
+        self.bare.bound_scale()
         self.optimizer.zero_grad()
         self.step += 1
         own = [float(sum(batch.num_tokens for batch in batches)), flops]
@@ -188,6 +196,7 @@ class Trainer:
             "grad_norm": norm,
             "logit_scale": float(self.bare.logit_scale.detach().exp()),
             "tokens": tokens,
+            "tokens_seen": self.tokens_seen,
             "tokens_per_second": tokens / seconds,
             "mfu": flops / seconds / self.peak,
             "seconds": seconds,
@@ -221,8 +230,11 @@ class Trainer:
     def _export(self) -> None:
         if self.accelerator.is_main_process:
             written = self.run.path / ".new-model"
-            self.bare.save_pretrained(written)
-            self.run.replace_model(written)
+            try:
+                self.bare.save_pretrained(written)
+                self.run.replace_model(written)
+            except (OSError, SafetensorError) as error:
+                raise StorageError(f"{self.run.model} cannot be written: {error}") from error
             print(f"model written to {self.run.model}", flush=True)
         self.accelerator.wait_for_everyone()
 
@@ -238,21 +250,28 @@ def build_processor(config: RunConfig) -> TrimodalProcessor:
 
 def _model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
     """A new model, or the weights of `training.init_from`."""
-    if config.training.init_from is None:
+    folder = config.training.init_from
+    if folder is None:
         model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model)))
+        contrast = config.objectives.contrastive
+        if contrast is not None and contrast.loss == "sigmoid":
+            model.start_sigmoid()
     else:
-        model = load(config.training.init_from)
-        _check_architecture(model.architecture, config)
+        model = load(folder)
+        _check_start(model, config, processor)
     model.processor = processor
     return model
 
 
-def _check_architecture(found: ModelConfig, config: RunConfig) -> None:
-    if found != config.model:
-        check_identity(
-            {"model": to_dict(found)},
-            {"model": to_dict(config.model)},
-            Path(str(config.training.init_from)),
+def _check_start(model: TrimodalModel, config: RunConfig, processor: TrimodalProcessor) -> None:
+    """Refuse weights of another architecture, or whose text ids mean other pieces."""
+    where = f"training.init_from: {config.training.init_from}"
+    changed = differences({"model": to_dict(model.architecture)}, {"model": to_dict(config.model)})
+    if changed:
+        raise ConfigError(f"{where} has another architecture: {changed}")
+    if model.processor is None or model.processor.text.proto != processor.text.proto:
+        raise ConfigError(
+            f"{where} has another tokenizer than data.tokenizer: {config.data.tokenizer}"
         )
 
 

@@ -15,16 +15,10 @@ from trimodal.training.reporting import VALIDATION
 def validate(model: TrimodalModel, rows: Sequence[Row], token_budget: int) -> dict[str, float]:
     """R@1 by `validation/QUERY->GALLERY`, for the directions that the rows have.
 
-    The model computes without dropout and is left in training mode.
-
     Raises:
         DataError: a medium cannot be used.
         NumericError: the model gives numbers that are not finite.
     """
-    model.eval()
-    try:
-        vectors = embed_rows(model, rows, token_budget=token_budget)
-    finally:
-        model.train()
+    vectors = embed_rows(model, rows, token_budget=token_budget)
     found = retrieval(rows, vectors, DIRECTIONS, "group")
     return {f"{VALIDATION}{direction}": float(score["R@1"]) for direction, score in found.items()}

@@ -70,6 +70,8 @@ def test_the_file_is_what_other_programs_rely_on(folder: Path, model: TrimodalMo
         (("nowhere", "--data", "test.jsonl", "--out", "x.npz"), 74, "is not a model folder"),
         (("model", "--data", "no.jsonl", "--out", "x.npz"), 65, "no.jsonl cannot be read"),
         (("model", "--data", "test.jsonl", "--out", "no/x.npz"), 74, "there is no folder no"),
+        (("no", "--data", "x.npz", "--out", "./x.npz"), 64, "x.npz would be written over"),
+        (("model", "--data", "test.jsonl", "--out", "model/x.npz"), 64, "written into model"),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(

@@ -56,6 +56,18 @@ def test_prompts_and_budget_are_passed_on(
         (("model", "--data", "nowhere.jsonl"), 65, "manifest nowhere.jsonl cannot be read"),
         (("model", "--data", "test.jsonl", "--json", "no/r.json"), 74, "there is no folder no"),
         (("model", "--data", "test.jsonl", "--prompts", "p.json"), 65, "p.json cannot be read"),
+        (("no", "--data", "test.jsonl", "--json", "./test.jsonl"), 64, "would be written over"),
+        (("no", "--data", "test.jsonl", "--json", "prompts.json"), 64, "would be written over"),
+        (
+            ("no", "--data", "test.jsonl", "--json", "p", "--prompts", "model/../p"),
+            64,
+            "would be written over",
+        ),
+        (
+            ("model", "--data", "test.jsonl", "--json", "model/config.json"),
+            64,
+            "model/config.json would be written into model, which is read",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(

@@ -61,6 +61,7 @@ def test_the_size_is_kept(tmp_path: Path, manifests: list[str]) -> None:
     [
         ("0", "vocab_size: 0 is not positive"),
         ("100", "vocab_size: 100 is too small, these texts need at least 2"),
+        ("2147483648", "vocab_size: 2147483648 is above 1000000"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(
@@ -95,6 +96,19 @@ def test_a_place_that_cannot_be_written_is_named(
     out = f"{manifests[0]}/text.model"
     assert main(["tokenizer", "train", "text", "--data", manifests[1], "--out", out]) == 74
     assert f"{out} cannot be written: " in capsys.readouterr().err
+
+
+def test_a_manifest_is_not_written_over(
+    tmp_path: Path, manifests: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(manifests[0]).rename(tmp_path / "text.model")
+    content = data.read_bytes()
+    for out in (data, tmp_path):
+        arguments = ["--data", manifests[1], str(data), "--out", str(out)]
+        assert main(["tokenizer", "train", "text", *arguments]) == 64
+        error = capsys.readouterr().err
+        assert error == f"trimodal: error: {data} would be written over, and it is read\n"
+        assert data.read_bytes() == content
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["train", "text"]])

@@ -1,12 +1,14 @@
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trimodal.data import read_manifest, read_manifests
+from trimodal.data import manifest, read_manifest, read_manifests
 from trimodal.data.manifest import Row, language_of, scan_manifest
 from trimodal.errors import DataError
 
@@ -106,6 +108,9 @@ BAD_ROWS = [
     ({"id": None, "text": "x"}, "id is missing"),
     ({"id": " ", "text": "x"}, "id is empty"),
     ({"id": 7, "text": "x"}, "id must be a string, got 7"),
+    ({"id": "b\0", "text": "x"}, "id 'b\\x00' holds a control character"),
+    ({"id": "b\x85", "text": "x"}, "id 'b\\x85' holds a control character"),
+    ({"id": "b" * 1001, "text": "x"}, "id has 1001 characters, the limit is 1000"),
     ({"id": "b"}, "has neither image nor text nor speech"),
     ({"id": "b", "label": "7", "text": None}, "has neither image nor text nor speech"),
     ({"id": "b", "text": ""}, "text is empty"),
@@ -141,6 +146,39 @@ def test_a_number_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
         read_manifest(path)
 
 
+def test_a_line_without_an_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "LONGEST_LINE", 100)
+    path = write(tmp_path, GOOD, b"\0" * 100)
+    with pytest.raises(DataError, match=f"^{path}:2: the line is longer than 16 MiB$"):
+        read_manifest(path)
+    path = write(tmp_path, GOOD, {"id": "b", "text": "x" * 76})
+    assert len(path.read_bytes().splitlines(keepends=True)[1]) == 100
+    assert len(read_manifest(path)) == 2
+
+
+def test_many_keys_take_no_long_search(tmp_path: Path) -> None:
+    keys = ", ".join(f'"{i}": 0' for i in range(30_000))
+    path = write(tmp_path, f'{{"id": "a", "text": "x", {keys}, "29999": 1}}')
+    started = time.process_time()
+    with pytest.raises(DataError, match=f"^{path}:1: the key '29999' occurs twice$"):
+        read_manifest(path)
+    assert time.process_time() - started < 2
+
+
+def test_a_deep_value_is_named(tmp_path: Path) -> None:
+    limit = sys.getrecursionlimit()
+    rows = [f'{{"id": {"[" * depth}{"]" * depth}}}' for depth in range(limit - 200, limit)]
+    path = write(tmp_path, *rows)
+    found = {problems[0].partition(": ")[2] for _, problems in scan_manifest(path)}
+    assert found <= {
+        f"id must be a string, got {'[' * 57}...",
+        "id must be a string, got something nested deeply",  # can be read but not be written
+        "not JSON that can be read: nested too deeply",
+    }
+
+
 def test_a_duplicate_id_names_the_first(tmp_path: Path) -> None:
     first = write(tmp_path, GOOD, name="first.jsonl")
     with pytest.raises(DataError, match=f"^{first}:2: id 'a' is already used at {first}:1$"):
@@ -158,8 +196,12 @@ def test_a_manifest_without_rows_is_an_error(tmp_path: Path) -> None:
         read_manifest(path)
     with pytest.raises(DataError, match=f"^manifest {tmp_path}/none cannot be read: No such file"):
         read_manifest(tmp_path / "none")
-    with pytest.raises(DataError, match=f"^manifest {tmp_path} cannot be read: Is a directory$"):
-        read_manifest(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(
+            DataError, match=f"^manifest {place} cannot be read: it is not a regular file$"
+        ):
+            read_manifest(place)
     with pytest.raises(DataError, match=r"^no manifest is given$"):
         read_manifests([])
 

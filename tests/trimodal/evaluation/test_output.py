@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -44,8 +45,9 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 
 def test_json_is_readable_and_strict(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_json(path, {"七": 0.5})
+    tree = {"七": 0.5, "path": os.fsdecode(b"\xff.jsonl")}
+    write_json(path, tree)
     assert "七" in path.read_text(encoding="utf-8")
-    assert json.loads(path.read_text(encoding="utf-8")) == {"七": 0.5}
+    assert json.loads(path.read_text(encoding="utf-8")) == tree
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"x": float("nan")})

@@ -15,7 +15,7 @@ from trimodal.config import to_dict
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
-from trimodal.testing import assert_close, tiny_model_config
+from trimodal.testing import assert_close, tiny_model, tiny_model_config
 
 ALL = frozenset(Modality)
 
@@ -142,8 +142,40 @@ def test_save_and_load_keep_every_number(
 
 def test_auto_classes_know_the_model(model: TrimodalModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
-    assert isinstance(AutoModel.from_pretrained(tmp_path), TrimodalModel)
-    assert isinstance(AutoProcessor.from_pretrained(tmp_path), TrimodalProcessor)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(processor, TrimodalProcessor)
+    again = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(again, TrimodalModel)
+    again.processor = processor
+    vectors = [each.eval().embed(text=["a red square"])["text"] for each in (again, model)]
+    assert_close(vectors[0], vectors[1], "exact")
+
+
+def test_half_precision_embeds_everything() -> None:
+    media = {
+        "image": [np.full((8, 8, 3), 90, np.uint8)],
+        "text": ["red"],
+        "speech": [(np.sin(np.arange(4000) / 9).astype(np.float32), 16_000)],
+    }
+    full = tiny_model().embed(**media)
+    half = tiny_model().bfloat16().embed(**media)
+    for name, vectors in full.items():
+        assert half[name].dtype == np.float32
+        assert_close(half[name], vectors, "bf16")
+
+
+def test_the_scale_is_bound_and_can_fall_again() -> None:
+    model = tiny_model().train()
+    with torch.no_grad():
+        model.logit_scale.fill_(9.0)
+    model.bound_scale()
+    batch = assemble(samples_of(model, {"text": ["red"]}))
+    scale = model(**batch.inputs()).logit_scale
+    assert scale is not None
+    assert_close(scale, 100.0, "fp32")
+    scale.backward()
+    assert model.logit_scale.grad is not None
+    assert_close(model.logit_scale.grad, 100.0, "fp32")
 
 
 def test_embedding_without_a_processor_says_how_to_get_one() -> None:

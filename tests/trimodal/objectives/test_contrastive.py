@@ -123,3 +123,14 @@ def test_every_prefix_is_trained() -> None:
     long, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (16,))
     both, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (4, 16))
     assert_close(both, (short + long) / 2, "fp64")
+
+
+def test_a_query_without_a_positive_is_all_negatives_to_the_sigmoid_loss() -> None:
+    z = F.normalize(torch.randn(3, 4, 16, dtype=torch.float64), dim=-1)
+    present = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0]]).bool()
+    e = Embeddings(z, present, torch.zeros(3, 3, dtype=torch.bool), torch.arange(3))
+    logits = SCALE * (z[:, 0] @ z[:2, 1].T) + BIAS
+    sign = 2 * torch.eye(3, 2, dtype=torch.float64) - 1
+    pairs = -F.logsigmoid(sign * logits)
+    total, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(loss="sigmoid"), (16,))
+    assert_close(total, (pairs.sum() / 3 + pairs.sum() / 2) / 2, "fp64")

@@ -121,6 +121,7 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     [
         (0, "vocab_size: 0 is not positive"),
         (100, r"vocab_size: 100 is too small, these texts need at least 2\d\d$"),
+        (2**31, r"vocab_size: 2147483648 is above 1000000$"),
     ],
 )
 def test_a_size_that_cannot_be_trained_is_refused(tmp_path: Path, size: int, message: str) -> None:

@@ -5,15 +5,19 @@ import struct
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 
 from trimodal.batch import Modality
 from trimodal.config import VisionInputConfig
 from trimodal.errors import DataError
+from trimodal.processors import vision
 from trimodal.processors.vision import VisionProcessor
 from trimodal.testing import assert_close
 
@@ -30,15 +34,30 @@ def _encode(picture: Image.Image, container: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def _png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b"")]
-    chunks = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in parts
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in parts)
+
+
+def _png_with(chunk: bytes) -> bytes:
+    """A PNG with a chunk behind its pixels."""
+    whole = _encode(Image.new("RGB", (4, 4)), "PNG")
+    return whole[:-12] + chunk + whole[-12:]
+
+
+def _exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """Tags, each a number, a type, a count and a value of four bytes."""
+    body = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+TURNED = (0x112, 3, 1, b"\6\0\0\0")  # clockwise
 
 
 @pytest.mark.parametrize("container", ["PNG", "WEBP"])
@@ -87,12 +106,49 @@ def test_sixteen_bit_greys_are_scaled() -> None:
     assert decoded[0].tolist() == [[0, 100, 255]]
 
 
-def test_a_photograph_is_turned_as_its_camera_was() -> None:
+def test_sixteen_bit_greys_are_turned_and_lie_on_white() -> None:
+    levels = np.array([[257 * 100, 7, 8, 0]], dtype=np.uint16)  # 7 and 8 are both 0 of 255
+    whole = _encode(Image.fromarray(levels), "PNG", exif=_exif(TURNED), transparency=7)
+    assert PROCESSOR.decode(whole)[0].tolist() == [[100], [255], [0], [0]]
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_photograph_is_turned_as_its_camera_was(orientation: int) -> None:
     exif = Image.Exif()
-    exif[274] = 6  # the orientation tag: turn clockwise
-    picture = Image.fromarray(np.repeat([[250, 250, 5, 5]], 2, axis=0).astype(np.uint8))
+    exif[274] = orientation
+    picture = Image.fromarray(_pixels())
     decoded = PROCESSOR.decode(_encode(picture, "PNG", exif=exif))
-    assert decoded[0].tolist() == [[250, 250], [250, 250], [5, 5], [5, 5]]
+    picture.getexif()[274] = orientation
+    expected = torch.from_numpy(np.array(ImageOps.exif_transpose(picture)))
+    assert torch.equal(decoded, expected.permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("value", [b"\1\0\0\0", b"\xff\xff\xff\xff"])
+@pytest.mark.parametrize("kind", [1, 2, 5, 7, 12])
+def test_an_odd_tag_beside_the_orientation_does_no_harm(kind: int, value: bytes) -> None:
+    whole = _encode(Image.new("RGB", (8, 6)), "JPEG", exif=_exif(TURNED, (0x11A, kind, 1, value)))
+    assert PROCESSOR.decode(whole).shape == (3, 8, 6)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0seven",
+        _exif((0x112, 2, 4, b"six\0")),
+    ],
+    ids=["empty", "nowhere", "text", "orientation-in-words"],
+)
+def test_a_damaged_exif_block_turns_nothing(exif: bytes) -> None:
+    whole = _encode(Image.new("RGB", (8, 6)), "JPEG", exif=exif)
+    assert PROCESSOR.decode(whole).shape == (3, 6, 8)
+
+
+def test_memory_that_is_short_is_no_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "load", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        PROCESSOR.decode(Image.new("RGB", (4, 4)))
 
 
 def test_a_grey_array_is_a_picture() -> None:
@@ -119,6 +175,9 @@ def test_a_grey_array_is_a_picture() -> None:
         ),
         (np.zeros((4, 4, 4), np.uint8), "image array must be (H, W) or (H, W, 3) uint8, got"),
         (np.zeros((0, 4, 3), np.uint8), "image has no pixels"),
+        (_png_with(_chunk(b"iCCP", b"")), "image is truncated or corrupt"),
+        (Image.new("I", (4, 4)), "image has 32-bit levels (mode I); 8 and 16 bits are read"),
+        (Image.new("F", (4, 4)), "image has 32-bit levels (mode F); 8 and 16 bits are read"),
         ("/nowhere/at/all.png", "image /nowhere/at/all.png cannot be read: No such file"),
         (".", "image . cannot be read: Is a directory"),
         ("a\0b", "image a\0b cannot be read: embedded null byte"),
@@ -126,14 +185,23 @@ def test_a_grey_array_is_a_picture() -> None:
     ],
     ids=[
         *("empty", "text", "gif", "tiff", "100-megapixel", "3600-megapixel", "short-png"),
-        *("cut-jpeg", "cut-png", "cut-webp", "floats", "four-channels", "no-rows", "missing"),
-        *("folder", "null-byte", "file-descriptor"),
+        *("cut-jpeg", "cut-png", "cut-webp", "floats", "four-channels", "no-rows"),
+        *(
+            "no-profile",
+            "32-bit",
+            "32-bit-float",
+            "missing",
+            "folder",
+            "null-byte",
+            "file-descriptor",
+        ),
     ],
 )
 def test_what_is_no_picture_is_named(source: Any, message: str) -> None:
     with pytest.raises(DataError) as caught:
         PROCESSOR.decode(source)
     assert str(caught.value).startswith(message)
+    assert caught.value.code in ("invalid_image", "image_too_large_pixels")
     assert "\n" not in str(caught.value)
 
 
@@ -195,6 +263,43 @@ def test_a_large_picture_keeps_its_shape_within_the_limit(height: int, width: in
     if min(height, width) / max(height, width) > 1 / 16:
         assert rows * columns > 32
         assert rows / columns == pytest.approx(height / width, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(33, 45), (500, 333), (3, 2), (3, 8), (8, 5), (13, 50), (9000, 1), (1, 9000)],
+)
+def test_any_other_picture_is_resized_once(height: int, width: int) -> None:
+    image = PROCESSOR.decode(_pixels(height, width))
+    medium = PROCESSOR.medium(image)
+    size = [4 * side for side in medium.grid]
+    once = transforms.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
+    shown = PROCESSOR.picture(medium.features, medium.grid)
+    assert np.array_equal(shown, once.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_a_thread_of_a_picture_is_shortened_before_it_is_stretched(
+    is_tall: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def resize(image: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        shapes.append(image.shape)
+        return resize_any(image, *args, **kwargs)
+
+    resize_any = transforms.resize
+    monkeypatch.setattr(vision.transforms, "resize", resize)
+    length = 2 * vision.LONGEST_SIDE + 1
+    pixels = np.full((1, length), 200, dtype=np.uint8)
+    pixels[:, : length // 2] = 50
+    medium = PROCESSOR.medium(PROCESSOR.decode(pixels.T if is_tall else pixels))
+    assert medium.grid == ((64, 1) if is_tall else (1, 64))
+    shown = PROCESSOR.picture(medium.features, medium.grid)
+    shown = shown.swapaxes(0, 1) if is_tall else shown
+    assert bool((shown[:, :124] == 50).all())
+    assert bool((shown[:, 132:] == 200).all())
+    assert [max(shape) for shape in shapes] == [length // 3]
 
 
 def test_stretching_keeps_a_flat_colour() -> None:

@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from trimodal.errors import StorageError
 from trimodal.testing import assert_close
+from trimodal.training import checkpoint
 from trimodal.training.checkpoint import (
     load_newest,
     optimizer_tensors,
@@ -36,7 +38,86 @@ def test_nothing_is_none(tmp_path: Path) -> None:
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         write(tmp_path, step, keep=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+
+
+def damage(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"damaged")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("later", "keep"), [((400,), 1), ((400, 600), 1), ((400, 600), 2)])
+def test_damaged_ones_of_later_steps_do_not_outlive_a_new_one(
+    tmp_path: Path, later: tuple[int, ...], keep: int
+) -> None:
+    write(tmp_path, 200)
+    for step in later:
+        damage(write(tmp_path, step))
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 200
+    write(tmp_path, 300, keep)
+    assert names(tmp_path) == ["step-00000200", "step-00000300"][-keep:]
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 300
+
+
+def test_a_step_of_nine_digits_is_found(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000):
+        write(tmp_path, step, keep=1)
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 100_000_000
+    assert names(tmp_path) == ["step-100000000"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "broken link"])
+def test_what_only_has_the_name_of_a_checkpoint_is_left(tmp_path: Path, kind: str) -> None:
+    folder, other = tmp_path / "checkpoints", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    for name in ("step-00000001", ".tmp-00000001-1", "step-00000002"):
+        if kind == "file":
+            (folder / name).write_text("")
+        else:
+            (folder / name).symlink_to(other if kind == "link" else tmp_path / "nowhere")
+    assert load_newest(folder) is None
+    write(folder, 2, keep=1)
+    assert names(folder) == ["step-00000001", "step-00000002"]
+    assert other.is_dir()
+    loaded = load_newest(folder)
+    assert loaded is not None
+    assert loaded.step == 2
+
+
+def test_a_manifest_nested_deeply_is_a_damaged_one(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    (write(tmp_path, 2) / "manifest.json").write_text("[" * 100_000)
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 1
+
+
+def test_a_full_disk_leaves_the_former_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 1)
+
+    def full(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StorageError, match=r"step-00000002 cannot be written: .* No space left"):
+        write(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["step-00000001"]
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 1
 
 
 def test_an_interrupted_write_is_no_checkpoint(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, Modality
 from trimodal.config import RunConfig
+from trimodal.errors import TrimodalError
 from trimodal.training.feed import StepFeed
 from trimodal.training.trainer import build_dataset, build_processor
 
@@ -34,10 +37,10 @@ def test_ranks_share_a_step(config: RunConfig, world_size: int) -> None:
 def test_a_step_is_a_pure_function(config: RunConfig) -> None:
     first = feed(config)
     for _ in range(3):
-        first[0]
+        first.batches(0)
     fresh = feed(config)
     for step in (4, 1):
-        a, b = first[step], fresh[step]
+        a, b = first.batches(step), fresh.batches(step)
         for modality in Modality:
             assert torch.equal(features(a, modality), features(b, modality))
         assert all(x.views is not None and y.views is not None for x, y in zip(a, b, strict=True))
@@ -54,11 +57,26 @@ def test_augmentation_is_new_in_every_epoch(config: RunConfig) -> None:
 
 
 def test_the_budget_cuts_and_changes_nothing_else(config: RunConfig) -> None:
-    whole = feed(config)[0]
+    whole = feed(config).batches(0)
     small = replace(config, training=replace(config.training, token_budget=60))
-    cut = feed(small)[0]
+    cut = feed(small).batches(0)
     assert len(whole) == 1
     assert len(cut) > 2
     assert sum(b.num_samples for b in cut) == 8
     assert sum(b.num_tokens for b in cut) == whole[0].num_tokens
     assert all(b.num_tokens <= 60 or b.num_samples == 1 for b in cut)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_process_returns_an_error_as_it_is(config: RunConfig, num_workers: int) -> None:
+    manifest = Path(config.data.train[0])
+    (manifest.parent / "train-3.png").write_bytes(b"\x89PNG broken")
+    loader = DataLoader(feed(config), sampler=range(3), batch_size=None, num_workers=num_workers)
+    (error,) = [found for found in loader if isinstance(found, TrimodalError)]
+    assert str(error) == f"{manifest}:4: image is not a PNG, JPEG or WebP picture"
+
+
+def test_a_loader_process_gives_the_same_batches(config: RunConfig) -> None:
+    (loaded,) = DataLoader(feed(config), sampler=[2], batch_size=None, num_workers=1)
+    for modality in Modality:
+        assert torch.equal(features(loaded, modality), features(feed(config).batches(2), modality))

@@ -1,11 +1,12 @@
 from dataclasses import replace
 
+import pytest
 import torch
 from accelerate import Accelerator
 
 from trimodal.batch import Batch
 from trimodal.config import RunConfig, to_dict
-from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.models import TrimodalConfig, TrimodalModel, TrimodalOutput
 from trimodal.testing import assert_close
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
@@ -21,7 +22,7 @@ def model_of(config: RunConfig) -> TrimodalModel:
 
 def batches_of(config: RunConfig, budget: int) -> list[Batch]:
     config = replace(config, training=replace(config.training, token_budget=budget))
-    return StepFeed(build_dataset(config, build_processor(config)), config)[0]
+    return StepFeed(build_dataset(config, build_processor(config)), config).batches(0)
 
 
 def run(config: RunConfig, budget: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -89,12 +90,34 @@ def test_an_objective_of_weight_0_leaves_no_trace(config: RunConfig) -> None:
     assert losses["loss"] == losses["contrastive"]
 
 
-def test_dropout_is_the_same_in_both_passes(config: RunConfig) -> None:
-    config = replace(
-        config, model=replace(config.model, trunk=replace(config.model.trunk, dropout=0.5))
-    )
-    _, first = run(config, 80)
+def with_dropout(config: RunConfig) -> RunConfig:
+    trunk = replace(config.model.trunk, dropout=0.5)
+    return replace(config, model=replace(config.model, trunk=trunk))
+
+
+def test_dropout_is_the_same_in_both_passes(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    forward = StepGradients._forward
+
+    def recorded(self: StepGradients, batch: Batch, step: int, index: int) -> TrimodalOutput:
+        output = forward(self, batch, step, index)
+        assert output.z_NSE is not None
+        seen.append(output.z_NSE.detach())
+        return output
+
+    monkeypatch.setattr(StepGradients, "_forward", recorded)
+    run(with_dropout(config), 80)
+    first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert len(first) > 2
+    for a, b in zip(first, second, strict=True):
+        assert_close(a, b, "exact")
+
+
+def test_dropout_does_not_depend_on_what_was_drawn_before(config: RunConfig) -> None:
+    _, first = run(with_dropout(config), 80)
     torch.manual_seed(99)
-    _, second = run(config, 80)
+    _, second = run(with_dropout(config), 80)
     for name, grad in first.items():
         assert_close(second[name], grad, "exact")

@@ -45,6 +45,37 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"5",
+        b'{"step": "x"}',
+        b'{"step": null}',
+        b'{"step": true}',
+        b'{"loss": 1}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+    ids=lambda line: line[:20],
+)
+def test_a_damaged_line_counts_as_cut(tmp_path: Path, line: bytes) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n{"step": 3}\n')
+    run.cut_metrics(2)
+    assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_folders_in_the_place_of_files_are_named(config: RunConfig, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.metrics.mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"metrics.jsonl cannot be cut: Is a directory"):
+        run.cut_metrics(2)
+    (run.path / "config.yaml").mkdir()
+    with pytest.raises(StorageError, match=r"config.yaml cannot be written: Is a directory"):
+        run.write_config(config)
+
+
 def test_the_resolved_configuration_reads_back(config: RunConfig, tmp_path: Path) -> None:
     RunDirectory(tmp_path).write_config(config)
     assert load_config(tmp_path / "config.yaml") == config

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 import trimodal
-from trimodal.config import RunConfig, TransformerConfig
+from trimodal.config import ContrastiveConfig, RunConfig, TransformerConfig
 from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.processors.text import train_tokenizer
+from trimodal.testing import assert_close
 from trimodal.training.trainer import train
 
 
@@ -89,6 +92,57 @@ def test_a_model_can_start_from_another(config: RunConfig, tmp_path: Path) -> No
     assert losses(other)[0][1] < losses(config)[0][1]
 
 
+def test_weights_of_another_architecture_are_no_start(config: RunConfig, tmp_path: Path) -> None:
+    train(with_training(config, max_steps=1))
+    trunk = TransformerConfig(width=32, depth=1, num_heads=2)
+    other = with_training(
+        replace(config, run_dir=str(tmp_path / "other"), model=replace(config.model, trunk=trunk)),
+        init_from=str(Path(config.run_dir) / "model"),
+    )
+    with pytest.raises(ConfigError, match=r"init_from: .*/model has another architecture: model\."):
+        train(other)
+
+
+def test_weights_of_another_tokenizer_are_no_start(config: RunConfig, tmp_path: Path) -> None:
+    train(with_training(config, max_steps=1))
+    tokenizer = tmp_path / "other.model"
+    train_tokenizer(["quite another corpus", "完全不同"], tokenizer, vocab_size=300)
+    other = with_training(
+        replace(
+            config,
+            run_dir=str(tmp_path / "other"),
+            data=replace(config.data, tokenizer=str(tokenizer)),
+        ),
+        init_from=str(Path(config.run_dir) / "model"),
+    )
+    with pytest.raises(ConfigError, match=r"init_from: .*/model has another tokenizer"):
+        train(other)
+
+
+def test_a_checkpoint_beyond_the_last_step_is_refused(config: RunConfig) -> None:
+    train(config)
+    with pytest.raises(ConfigError, match="max_steps: 5 lie behind the checkpoint of step 6"):
+        train(with_training(config, max_steps=5))
+
+
+def test_bf16_learns_about_what_fp32_does(config: RunConfig, tmp_path: Path) -> None:
+    train(config)
+    half = replace(config, run_dir=str(tmp_path / "half"))
+    AcceleratorState._reset_state()  # a process has one precision
+    train(with_training(half, precision="bf16"))
+    AcceleratorState._reset_state()
+    assert_close([x for _, x in losses(half)], [x for _, x in losses(config)], "bf16")
+    assert losses(half) != losses(config)
+
+
+def test_the_sigmoid_loss_starts_where_its_paper_does(config: RunConfig) -> None:
+    objectives = replace(config.objectives, contrastive=ContrastiveConfig(loss="sigmoid"))
+    train(with_training(replace(config, objectives=objectives), max_steps=20))
+    assert_close(lines(config)[0]["logit_scale"], 10.0, "bf16")
+    found = [line["contrastive"] for line in lines(config)]
+    assert sum(found[-5:]) < 0.9 * sum(found[:5])
+
+
 def test_it_learns(config: RunConfig) -> None:
     train(with_training(config, max_steps=60, checkpoint_every=60))
     found = [loss for _, loss in losses(config)]
@@ -109,8 +163,10 @@ def test_files_that_are_missing_are_named(
         train(replace(config, data=replace(config.data, **change)))
 
 
-def test_a_medium_that_breaks_later_is_named(config: RunConfig) -> None:
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_medium_that_breaks_later_is_named(config: RunConfig, num_workers: int) -> None:
     manifest = Path(config.data.train[0])
     (manifest.parent / "train-3.png").write_bytes(b"\x89PNG broken")
-    with pytest.raises(DataError, match=r"train\.jsonl:4: image"):
-        train(config)
+    with pytest.raises(DataError) as caught:
+        train(replace(config, data=replace(config.data, num_workers=num_workers)))
+    assert str(caught.value) == f"{manifest}:4: image is not a PNG, JPEG or WebP picture"
