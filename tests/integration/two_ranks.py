@@ -49,10 +49,7 @@ def batches(rank: int, step: int) -> list[Batch]:
         samples = processor(text=TEXTS, speech=waves)
     fused, masked = plan_views(samples, CONFIG.objectives, "views", rank, step)
     bounds = (0, 1, 2, 4) if rank == 1 and step % 2 else (0, 4)
-    return [
-        assemble(samples[a:b], fused[a:b], masked[a:b])
-        for a, b in pairwise(bounds)
-    ]
+    return [assemble(samples[a:b], fused[a:b], masked[a:b]) for a, b in pairwise(bounds)]
 
 
 def main() -> None:

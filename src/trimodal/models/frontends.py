@@ -9,29 +9,6 @@ from torch import Tensor, nn
 
 from trimodal.batch import TokenBatch
 
-NUM_WAVES, SHORTEST_WAVE, LONGEST_WAVE = 16, 2.5, 4096.0
-"""Of the position features; wavelengths in tokens, in equal ratios."""
-
-
-class PositionEncoding(nn.Module):
-    """Where each token stands in its medium: Fourier features of (row, column), and a Linear.
-
-    Rotary attention knows distances only, so the mean over its tokens tells orders of the same
-    things apart slowly. Fourier features take pictures of any size (Dehghani et al., 2023).
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.projection = nn.Linear(4 * NUM_WAVES, width, bias=False)
-
-    def forward(self, positions_T2: Tensor) -> Tensor:
-        """(T, 2) to (T, D)."""
-        exponent = torch.arange(NUM_WAVES, device=positions_T2.device) / (NUM_WAVES - 1)
-        wave = SHORTEST_WAVE * (LONGEST_WAVE / SHORTEST_WAVE) ** exponent
-        angle_T2w = 2 * torch.pi * positions_T2[:, :, None] / wave
-        features = torch.cat([angle_T2w.sin(), angle_T2w.cos()], dim=-1).flatten(1)
-        return self.projection(features.to(self.projection.weight.dtype))
-
 
 class PatchFrontend(nn.Module):
     """Patches (T, P) to tokens by one Linear (Dosovitskiy et al., 2020)."""

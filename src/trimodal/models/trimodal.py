@@ -28,7 +28,7 @@ from trimodal.batch import (
 )
 from trimodal.config import ModelConfig, TransformerConfig, parse, to_dict
 from trimodal.errors import DataError, StorageError
-from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend, PositionEncoding
+from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
 from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
 from trimodal.models.layers import Block, Transformer
@@ -84,7 +84,6 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.frontend = frontend
-        self.position = PositionEncoding(config.width)
         self.transformer = Transformer(config)
         self.to_trunk = nn.Linear(config.width, trunk_width, bias=False)
         self.embedding = EmbeddingHead(config.width, embedding_dim)
@@ -92,7 +91,6 @@ class Encoder(nn.Module):
     def forward(self, media: MediaBatch) -> Tensor:
         """Packed features to packed tokens (T, D)."""
         x_TD = self.frontend(media.features, media.tokens, media.hidden_T)
-        x_TD = x_TD + self.position(media.tokens.positions_T2)
         return self.transformer(x_TD, media.tokens)
 
 
