@@ -45,13 +45,15 @@ Share = Annotated[float, Bounds(0, 1)]
 
 @dataclass(frozen=True, kw_only=True)
 class VisionAugmentConfig:
-    """Random affine changes of a training picture; ranges are symmetric about no change."""
+    """Random changes of a training picture; ranges are symmetric about no change."""
 
     rotate_degrees: Amount = 0.0
     scale: Amount = 0.0
     shear_degrees: Amount = 0.0
     shift: Amount = 0.0
     """Fraction of the height and width."""
+    gamma: Amount = 0.0
+    """Largest logarithm of the exponent of the grey levels: strokes thinner or thicker."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,11 @@ from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
 
 
 def augment_image(image: Tensor, config: VisionAugmentConfig, rng: np.random.Generator) -> Tensor:
-    """A random affine change of a (3, H, W) uint8 picture, filled with the colour of its corner."""
-    rotate, scale, shear_x, shear_y, shift_x, shift_y = rng.uniform(-1, 1, 6)
+    """A random affine change of a (3, H, W) uint8 picture and of its grey levels.
+
+    What the change lays bare has the colour of the corner.
+    """
+    rotate, scale, shear_x, shear_y, shift_x, shift_y, gamma = rng.uniform(-1, 1, 7)
     if config == VisionAugmentConfig():
         return image
     # torchvision fills by a mask that it puts on twice, which darkens a seam along the edge;
@@ -31,7 +34,8 @@ def augment_image(image: Tensor, config: VisionAugmentConfig, rng: np.random.Gen
         shear=[float(shear_x * config.shear_degrees), float(shear_y * config.shear_degrees)],
         interpolation=InterpolationMode.BILINEAR,
     )
-    return (moved + corner).round().clamp(0, 255).to(torch.uint8)
+    level = (moved + corner).clamp(0, 255) / 255
+    return (255 * level ** float(np.exp(gamma * config.gamma))).round().to(torch.uint8)
 
 
 def augment_speech(frames: Tensor, config: SpeechAugmentConfig, rng: np.random.Generator) -> Tensor:

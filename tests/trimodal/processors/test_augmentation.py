@@ -11,7 +11,7 @@ from trimodal.processors.augmentation import augment_image, augment_speech
 from trimodal.streams import generator
 from trimodal.testing import assert_close
 
-VISION = VisionAugmentConfig(rotate_degrees=15, scale=0.2, shear_degrees=8, shift=0.1)
+VISION = VisionAugmentConfig(rotate_degrees=15, scale=0.2, shear_degrees=8, shift=0.1, gamma=0.3)
 SPEECH = SpeechAugmentConfig(
     stretch=0.2, warp=0.1, tilt=0.5, noise=0.5, shift=6, frequency_mask=4, time_mask=0.2
 )
@@ -50,8 +50,9 @@ def test_a_picture_keeps_its_size_and_type(size: tuple[int, int]) -> None:
 
 def test_new_corners_have_the_colour_of_the_old_one() -> None:
     image = torch.full((3, 16, 16), 77, dtype=torch.uint8)
+    moves = dataclasses.replace(VISION, gamma=0.0)
     for step in range(5):
-        assert augment_image(image, VISION, generator(step)).unique().tolist() == [77]
+        assert augment_image(image, moves, generator(step)).unique().tolist() == [77]
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 50, 400])
@@ -90,6 +91,18 @@ def test_masks_hide_whole_bands_and_whole_frames() -> None:
     hidden = [augment_speech(_frames(), config, generator(step)) == 0 for step in range(20)]
     assert max(int(mask.all(0).sum()) for mask in hidden) in range(3, 7)
     assert max(int(mask.all(1).sum()) for mask in hidden) in range(10, 26)
+
+
+def test_gamma_keeps_black_and_white_and_the_order_of_greys() -> None:
+    image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).repeat(3, 1, 1)
+    exponents = []
+    for step in range(40):
+        levels = augment_image(image, VisionAugmentConfig(gamma=0.5), generator(step))[0].flatten()
+        assert levels[[0, 255]].tolist() == [0, 255]
+        assert bool((levels.int().diff() >= 0).all())
+        exponents.append(float(torch.log(levels[128] / 255) / np.log(128 / 255)))
+    assert 0.58 < min(exponents) < 0.75, "thicker"
+    assert 1.35 < max(exponents) < 1.7, "thinner"
 
 
 def test_the_input_is_left_as_it_was() -> None:
