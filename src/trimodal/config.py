@@ -173,6 +173,8 @@ class ModelConfig:
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     max_text_tokens: Count = 512
     embedding_dim: Count = 256
+    pooling_orders: Annotated[int, Bounds(0, 16)] = 2
+    """Cosine moments over rows and over columns that are pooled beside the mean."""
     matryoshka: tuple[int, ...] = ()
     """Shorter prefixes of the embedding that are trained as embeddings of their own."""
 

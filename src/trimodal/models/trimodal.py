@@ -80,13 +80,15 @@ class Encoder(nn.Module):
     """A frontend, blocks, the way into the trunk and the way into the embedding."""
 
     def __init__(
-        self, frontend: nn.Module, config: TransformerConfig, trunk_width: int, embedding_dim: int
+        self, frontend: nn.Module, config: TransformerConfig, architecture: ModelConfig
     ) -> None:
         super().__init__()
         self.frontend = frontend
         self.transformer = Transformer(config)
-        self.to_trunk = nn.Linear(config.width, trunk_width, bias=False)
-        self.embedding = EmbeddingHead(config.width, embedding_dim)
+        self.to_trunk = nn.Linear(config.width, architecture.trunk.width, bias=False)
+        self.embedding = EmbeddingHead(
+            config.width, architecture.embedding_dim, architecture.pooling_orders
+        )
 
     def forward(self, media: MediaBatch) -> Tensor:
         """Packed features to packed tokens (T, D)."""
@@ -117,12 +119,12 @@ class TrimodalModel(PreTrainedModel):
         }
         stacks = (architecture.vision, architecture.text, architecture.speech)
         self.encoders = nn.ModuleList(
-            Encoder(frontends[modality], stack, width, dim)
+            Encoder(frontends[modality], stack, architecture)
             for modality, stack in zip(Modality, stacks, strict=True)
         )
         self.modality_embedding = nn.Embedding(len(Modality), width)
         self.trunk = Transformer(architecture.trunk)
-        self.fusion = EmbeddingHead(width, dim)
+        self.fusion = EmbeddingHead(width, dim, orders=0)
         self.prediction_head = PredictionHead(
             width,
             {Modality.VISION: patch_dim, Modality.SPEECH: speech.stride * speech.num_mels},
@@ -173,7 +175,7 @@ class TrimodalModel(PreTrainedModel):
             encoder = self.encoder(modality)
             batch = media[modality] if modality in media else self._placeholder(modality)
             x_TD = encoder(batch)
-            z_NE = F.normalize(encoder.embedding(x_TD, batch.tokens.cu_seqlens), dim=-1)
+            z_NE = F.normalize(encoder.embedding(x_TD, batch.tokens), dim=-1)
             h_TD = encoder.to_trunk(x_TD)
             if modality in media:
                 clean = sample_N[modality]
@@ -234,7 +236,7 @@ class TrimodalModel(PreTrainedModel):
     def _fuse(self, z_NSE: Tensor, h_TD: Tensor, views: Views) -> Tensor:
         """Fill the fused slot: the normalised sum of the members, plus what the trunk adds."""
         solo_VE = (z_NSE[views.fused_sample_V, :FUSED] * views.members_V3[:, :, None]).sum(1)
-        added_VE = self.fusion(h_TD, views.tokens.cu_seqlens)[views.fused_V]
+        added_VE = self.fusion(h_TD, views.tokens)[views.fused_V]
         fused_VE = F.normalize(F.normalize(solo_VE, dim=-1) + added_VE, dim=-1)
         slot = torch.full_like(views.fused_sample_V, FUSED)
         return z_NSE.index_put((views.fused_sample_V, slot), fused_VE)
@@ -271,7 +273,7 @@ class TrimodalModel(PreTrainedModel):
         if views is None:
             tokens = self._placeholder(Modality.TEXT).tokens
             h_TD = self.trunk(observed_TD + self.modality_embedding(tokens.modality_T), tokens)
-            total = total + self.fusion(h_TD, tokens.cu_seqlens).sum()
+            total = total + self.fusion(h_TD, tokens).sum()
         for modality in Modality:
             if views is None or modality not in views.predictions:
                 total = total + self._head(h_TD, modality).sum()
