@@ -71,7 +71,7 @@ BAD = "config.json holds a value that cannot be used: "
         ("architecture.trunk.mlp_ratio", 10**400, "mlp_ratio: expected float, got 1000"),
         ("architecture.trunk.depth", 10**9, "depth: 1000000000 is not in"),
         ("architecture.vision_input.patch_size", 10**9, BAD),
-        ("architecture.embedding_dim", 10**15, "is [16, 32], expected [1000000000000000, 32]"),
+        ("architecture.embedding_dim", 10**15, "is [16, 160], expected [1000000000000000, 160]"),
         ("architecture.vocabulary.text", 10**12, "is [608, 32], expected [1000000000096, 32]"),
         ("architecture.trunk.depth", 3, "is missing, expected [32]"),
         ("architecture.trunk.depth", 1, "is [16], expected none"),
