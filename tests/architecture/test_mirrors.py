@@ -11,11 +11,6 @@ MIRRORS = {
     "kernels/trimodal_kernels": "tests/kernels",
     "serving/trimodal_serving": "tests/serving",
 }
-ELSEWHERE: dict[str, str] = {
-    "src/trimodal/cli/__init__.py": "tests/architecture/test_public_api.py",
-}
-"""Modules whose tests have another name, and where those are."""
-
 NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
 
@@ -37,8 +32,6 @@ def _code_lines(path: Path) -> int:
 
 
 def _test_of(module: str) -> str:
-    if module in ELSEWHERE:
-        return ELSEWHERE[module]
     source = next(source for source in MIRRORS if module.startswith(f"{source}/"))
     inside = Path(module).relative_to(source)
     return (Path(MIRRORS[source]) / inside.parent / f"test_{inside.name}").as_posix()
@@ -51,9 +44,3 @@ def test_every_module_has_its_test(root: Path, source_files: list[Path]) -> None
         if _code_lines(path) > LINES and not (root / _test_of(module)).is_file():
             missing.append(f"{module} needs {_test_of(module)}")
     assert not missing, "\n".join(missing)
-
-
-def test_exceptions_are_needed(root: Path) -> None:
-    for module, test in ELSEWHERE.items():
-        assert (root / module).is_file()
-        assert (root / test).is_file()
