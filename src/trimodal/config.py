@@ -3,44 +3,27 @@
 config = load_config("configs/demo.yaml", ["training.max_steps=10"])
 """
 
-import contextlib
-import copy
-import dataclasses
-import difflib
-import itertools
-import math
-import re
-import reprlib
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal
 
 import yaml
 
 from trimodal.errors import ConfigError
+from trimodal.schema import (
+    Amount,
+    Bounds,
+    Count,
+    Natural,
+    Positive,
+    Share,
+    parse,
+    read_tree,
+    to_dict,
+)
 
-MOST_NODES = 10_000
-NO_PATH = re.compile("[\0\ud800-\udfff]")
-T = TypeVar("T")
-
-
-class Bounds(NamedTuple):
-    """The least and the most that a number may be; stands in the annotation of a field."""
-
-    least: float
-    most: float = math.inf
-    above: bool = False
-    """The least itself is refused."""
-
-
-Count = Annotated[int, Bounds(1)]
-Natural = Annotated[int, Bounds(0)]
-Positive = Annotated[float, Bounds(0, above=True)]
-Amount = Annotated[float, Bounds(0)]
-Share = Annotated[float, Bounds(0, 1)]
+LANGUAGES = ("en", "zh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +67,8 @@ class DataConfig:
     """Manifests, read as one."""
     tokenizer: str
     """A SentencePiece model, see `trimodal tokenizer train text`."""
+    tokenizers: str | None = None
+    """A folder of learnt tokenizers, see `trimodal tokenizer train vision`."""
     validation: str | None = None
     test: str | None = None
     cache_gigabytes: Amount = 2.0
@@ -173,6 +158,16 @@ class ModelConfig:
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     max_text_tokens: Count = 512
     embedding_dim: Count = 256
+    vision_codes: Count = 1
+    """Codes of the vision tokenizer that one patch covers."""
+    speech_codes: Count = 1
+    """Codes of the speech tokenizer that one token of the speech encoder covers."""
+    best_rq_codebooks: Annotated[int, Bounds(0, 64)] = 0
+    """Codebooks of random projections that hidden speech can be predicted over."""
+    picture_size: tuple[Count, Count] = (224, 224)
+    """Height and width of a generated picture, unless another size is asked for."""
+    spoken_seconds: Positive = 10.0
+    """Longest generated utterance."""
     pooling_orders: Annotated[int, Bounds(0, 16)] = 2
     """Cosine moments over rows and over columns that are pooled beside the mean."""
     matryoshka: tuple[int, ...] = ()
@@ -212,6 +207,8 @@ class MaskedConfig:
     weight: Amount = 0.5
     rate: Share = 0.5
     """Fraction of the samples that get a masked view in a step."""
+    vision_target: Literal["features", "codes"] = "features"
+    speech_target: Literal["features", "codes", "best_rq"] = "features"
     vision_ratio: Share = 0.6
     text_ratio: Share = 0.3
     speech_ratio: Share = 0.5
@@ -222,15 +219,76 @@ class MaskedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """Prediction of masked codes of a target picture or utterance from what is observed."""
+
+    weight: Amount = 1.0
+    rate: Share = 0.5
+    """Fraction of the samples that get such a view in a step."""
+    drop_condition: Share = 0.1
+    """Fraction of these views that observe nothing, for guidance."""
+    label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalConfig:
+    """Prediction of a text from left to right, from what is observed."""
+
+    weight: Amount = 1.0
+    rate: Share = 0.5
+    """Fraction of the samples that get such a view in a step."""
+    drop_condition: Share = 0.1
+    """Fraction of these views that observe nothing."""
+    label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthConfig:
+    """Prediction of the length of a target utterance from what is observed."""
+
+    weight: Amount = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """Which modalities of a tuple belong together, some being other samples' that look alike."""
+
+    weight: Amount = 0.1
+    rate: Share = 0.25
+    """Fraction of the samples of which such a tuple is made in a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectivesConfig:
     """The objectives of a run; one that is left out, or whose weight is 0, is not computed."""
 
     contrastive: ContrastiveConfig | None = None
     masked: MaskedConfig | None = None
+    target: TargetConfig | None = None
+    causal: CausalConfig | None = None
+    length: LengthConfig | None = None
+    matching: MatchingConfig | None = None
 
     def __post_init__(self) -> None:
-        if not any(o and o.weight > 0 for o in (self.contrastive, self.masked)):
+        objectives = (self.contrastive, self.masked, self.target, self.causal, self.matching)
+        if not any(o and o.weight > 0 for o in objectives):
             raise ConfigError("objectives: none has a weight above 0, so nothing would be learnt")
+        if self.length and self.length.weight and not (self.target and self.target.weight):
+            raise ConfigError("objectives.length: needs objectives.target, whose views it asks")
+
+    @property
+    def generates(self) -> tuple[str, ...]:
+        """What a model learns to generate."""
+        media = ("image", "speech") if self.target and self.target.weight else ()
+        return (*media, "text") if self.causal and self.causal.weight else media
+
+    @property
+    def tokenized(self) -> tuple[str, ...]:
+        """The modalities whose tokenizers are needed."""
+        targets = ("vision", "speech") if self.target and self.target.weight else ()
+        masked = self.masked if self.masked and self.masked.weight else MaskedConfig()
+        hidden = {"vision": masked.vision_target, "speech": masked.speech_target}
+        return tuple(m for m in hidden if m in targets or hidden[m] == "codes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +340,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.run_dir:
             raise ConfigError("run_dir: names no folder")
+        needed = self.objectives.tokenized
+        if needed and self.data.tokenizers is None:
+            raise ConfigError(
+                f"data.tokenizers: names no folder; the objectives need the {needed[0]} tokenizer"
+            )
+        masked = self.objectives.masked
+        if masked and masked.speech_target == "best_rq" and not self.model.best_rq_codebooks:
+            raise ConfigError("model.best_rq_codebooks: must be positive for speech_target best_rq")
         if self.training.validate_every and self.data.validation is None:
             raise ConfigError("training.validate_every: needs data.validation, which names no file")
 
@@ -292,182 +358,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file cannot be read, or a key or a value is not what a run takes.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        tree = _read(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds no keys")
-    for override in overrides:
-        _override(tree, override)
-    return parse(RunConfig, tree, "")
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form key=value")
-    *parents, leaf = key.split(".")
-    node: Any = tree
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"{key}: {parent} is a value, it has no keys below it")
-    try:
-        node[leaf] = _read(text)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {_short(text)} is not a YAML value: {error}") from error
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain dictionaries, lists and scalars, ready for YAML or JSON."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return plain(dataclasses.asdict(config))
+    return parse(RunConfig, read_tree(path, overrides), "")
 
 
 def dump_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration, which `load_config` reads back to an equal one."""
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
-
-
-def parse(cls: type[T], tree: object, path: str) -> T:
-    """Build the dataclass `cls` from plain dictionaries; `path` is where in the file this is.
-
-    Raises:
-        ConfigError: an unknown or missing key, a wrong type, or a combination that cannot be.
-    """
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f"{path or 'the configuration'}: expected keys, got {_short(tree)}")
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    prefix = f"{path}." if path else ""
-    for key in tree:
-        if key not in fields:
-            name = _short(key).strip("'")
-            raise ConfigError(f"{prefix}{name}: no such key{_nearest(name, list(fields))}")
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in tree:
-            raise ConfigError(f"{prefix}{name}: missing")
-    values = {key: _value(hints[key], item, f"{prefix}{key}") for key, item in tree.items()}
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        message = str(error)
-        where = "" if not path or message.startswith(path.split(".")[-1]) else f"{path}: "
-        raise ConfigError(where + message) from None
-
-
-def _nearest(key: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else f"; the keys are {', '.join(names)}"
-
-
-def _short(value: object) -> str:
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # hexadecimal, it may have more digits than Python prints
-        return "a number of thousands of digits"
-
-
-def _read(text: str) -> Any:
-    """One YAML value.
-
-    Raises:
-        ValueError: it is none; the message says why.
-    """
-    try:
-        return _Loader(text).get_single_data()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except (LookupError, AttributeError, OverflowError):  # what PyYAML lets through
-        raise ValueError("a value is not what its tag says") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without tags, in which a key stands once and an alias is a copy of what it names."""
-
-    def get_single_node(self) -> Any:
-        return _unshared(super().get_single_node(), itertools.count(1))
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                cause = f"{key.value} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, cause, key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-def _unshared(node: Any, count: Iterator[int]) -> Any:
-    """A copy without shared parts: an override changes one place, and no alias multiplies."""
-    if next(count) > MOST_NODES:
-        raise yaml.YAMLError(f"holds more than {MOST_NODES} values")
-    node = copy.copy(node)
-    if isinstance(node, yaml.SequenceNode):
-        node.value = [_unshared(item, count) for item in node.value]
-    elif isinstance(node, yaml.MappingNode):
-        node.value = [tuple(_unshared(part, count) for part in pair) for pair in node.value]
-    return node
-
-
-def _value(hint: Any, item: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return parse(hint, item, path)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        if item is None and type(None) in arguments:
-            return None
-        return _value(next(a for a in arguments if a is not type(None)), item, path)
-    if origin is Annotated:
-        return _bounded(_value(arguments[0], item, path), arguments[1], path)
-    if origin is Literal:
-        if item not in arguments:
-            allowed = ", ".join(map(str, arguments))
-            raise ConfigError(f"{path}: {_short(item)} is not one of {allowed}")
-        return item
-    if origin is tuple:
-        return _tuple(arguments, item, path)
-    return _scalar(hint, item, path)
-
-
-def _bounded(value: Any, bounds: Bounds, path: str) -> Any:
-    if bounds.most < math.inf and not bounds.least <= value <= bounds.most:
-        raise ConfigError(f"{path}: {_short(value)} is not in [{bounds.least}, {bounds.most}]")
-    if value < bounds.least or (bounds.above and value == bounds.least):
-        limit = "above" if bounds.above else "at least"
-        raise ConfigError(f"{path}: must be {limit} {bounds.least}, got {_short(value)}")
-    return value
-
-
-def _tuple(arguments: tuple[Any, ...], item: Any, path: str) -> tuple[Any, ...]:
-    items = [item] if isinstance(item, str) else item
-    if not isinstance(items, list | tuple):
-        raise ConfigError(f"{path}: expected a list, got {_short(item)}")
-    if arguments[-1] is not Ellipsis and len(items) != len(arguments):
-        raise ConfigError(f"{path}: expected {len(arguments)} values, got {len(items)}")
-    return tuple(_value(arguments[0], value, f"{path}[{i}]") for i, value in enumerate(items))
-
-
-def _scalar(hint: Any, item: Any, path: str) -> Any:
-    if hint is float and type(item) in (int, str):  # YAML 1.1 reads 1e-4 as a string
-        with contextlib.suppress(ValueError, OverflowError):
-            item = float(item)
-    if type(item) is not hint or (isinstance(item, float) and not math.isfinite(item)):
-        raise ConfigError(f"{path}: expected {hint.__name__}, got {_short(item)}")
-    if isinstance(item, str) and NO_PATH.search(item):
-        raise ConfigError(f"{path}: {_short(item)} holds a character that no path can")
-    return item

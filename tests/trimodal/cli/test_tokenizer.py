@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import sentencepiece
 
 from trimodal import cli
 from trimodal.cli import main
+from trimodal.testing import write_tiny_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +112,82 @@ def test_a_manifest_is_not_written_over(
         error = capsys.readouterr().err
         assert error == f"trimodal: error: {data} would be written over, and it is read\n"
         assert data.read_bytes() == content
+
+
+TINY = {
+    "vision": ["tokenizer={levels: [3, 3], strides: [2], width: 8, depth: 0}", "crop=8"],
+    "speech": [
+        "tokenizer={levels: [3, 3], width: 8, depth: 0, speech_input: {num_mels: 16}}",
+        "crop_frames=16",
+    ],
+    "vocoder": ["vocoder={width: 8, depth: 1, speech_input: {num_mels: 16}}", "crop_frames=16"],
+}
+
+
+def _train(what: str, folder: Path, *more: str) -> int:
+    options = [item for item in more if "=" not in item]
+    changes = [item for item in more if "=" in item]
+    data = str(folder / "data" / "train.jsonl")
+    out = str(folder / "out" / what)
+    given = ["--data", data, "--out", out, *options]
+    config = folder / "steps.yaml"
+    config.write_text("training: {max_steps: 2, batch_size: 2, warmup_steps: 1}\n")
+    return main(
+        ["tokenizer", "train", what, *given, "--config", str(config), *TINY[what], *changes]
+    )
+
+
+def test_learnt_tokenizers_are_trained_and_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(write_tiny_manifest(tmp_path / "data", rows=4))
+    tokenizer = ["--tokenizer", str(tmp_path / "out" / "speech")]
+    for what, more in (("vision", []), ("speech", []), ("vocoder", tokenizer)):
+        out = tmp_path / "out" / what
+        assert _train(what, tmp_path, *more) == 0
+        assert capsys.readouterr().out.endswith(f"{out}: written\n")
+        assert (out / "model.safetensors").is_file()
+        assert _train(what, tmp_path, *more) == 0
+        assert capsys.readouterr().out == f"{out}: is finished, nothing is left to do\n"
+        assert main(["tokenizer", "eval", str(out), "--data", data, *more]) == 0
+        shown = {"vision": "psnr", "speech": "error", "vocoder": "distortion"}[what]
+        assert capsys.readouterr().out.startswith(f"{shown} ")
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny_manifest(tmp_path / "data", rows=4)
+    assert _train("vision", tmp_path, "crop=1") == 64
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "trimodal: error: crop: 1 is less than the 2 pixels of a code"
+    assert _train("vision", tmp_path) == 0
+    capsys.readouterr()
+    assert _train("vision", tmp_path, "seed=5") == 64
+    assert "was trained otherwise: seed was 0, is 5" in capsys.readouterr().err
+    arguments = ["--data", str(tmp_path / "data" / "train.jsonl"), "--tokenizer", "nowhere"]
+    assert main(["tokenizer", "train", "vocoder", *arguments, "--out", str(tmp_path / "v")]) == 74
+    assert "nowhere is not a speech tokenizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", TINY)
+def test_help_of_learnt_tokenizers_shows_their_example(
+    capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["tokenizer", "train", what, "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"trimodal tokenizer train {what} --data data/digits/train.jsonl" in shown
+    assert f"--config configs/tokenizers/digits_{what}.yaml" in shown
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from trimodal.cli import main\n"
+        "try: main(['tokenizer', 'train', 'vision', '--help'])\n"
+        "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.endswith("False False\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["train", "text"]])

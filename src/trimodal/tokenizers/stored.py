@@ -1,0 +1,164 @@
+"""A module that is a folder of config.json and model.safetensors.
+
+tokenizer.save("runs/demo/tokenizers/vision_tokenizer")
+tokenizer = VisionTokenizer.load("runs/demo/tokenizers/vision_tokenizer")
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trimodal.errors import ConfigError, StorageError
+from trimodal.schema import parse, to_dict
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+KINDS = ("vision_tokenizer", "speech_tokenizer", "vocoder")
+FLOATING = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the types that weights may have."""
+
+
+class Stored(nn.Module):
+    """A module that is built from a configuration alone and can be stored and read back."""
+
+    kind: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json holds."""
+        return {"kind": self.kind, **to_dict(self.config)}
+
+    def save(self, folder: str | Path) -> None:
+        """Write both files, each in one step.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        folder = Path(folder)
+        text = json.dumps(self.describe(), indent=2, allow_nan=False)
+        weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
+        partial = folder / f".{os.getpid()}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(weights, partial)
+            partial.chmod(0o666 & ~_mask())  # safetensors writes private files
+            partial.replace(folder / WEIGHTS)
+            partial.write_text(f"{text}\n", encoding="utf-8")
+            partial.replace(folder / CONFIG)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True) if folder.is_dir() else None
+            cause = getattr(error, "strerror", None) or error
+            raise StorageError(f"{folder} cannot be written: {cause}") from error
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Read a folder that `save` wrote; in evaluation mode.
+
+        Raises:
+            StorageError: the folder holds something else, or a file of it is missing, damaged or
+                does not fit the other.
+        """
+        folder = Path(folder)
+        config = cls._read_config(folder)
+        weights = folder / WEIGHTS
+        if not weights.is_file():
+            raise StorageError(f"{folder} is not a {_words(cls.kind)}: it has no {WEIGHTS}")
+        try:
+            with torch.device("meta"):  # the shapes take no memory, whatever the sizes are
+                shapes = {k: list(v.shape) for k, v in cls(config).state_dict().items()}
+        except (RuntimeError, ValueError, OverflowError) as error:
+            cause = str(error).partition("\n")[0]
+            raise StorageError(f"{folder / CONFIG} holds a value of no use: {cause}") from error
+        _check_weights(weights, shapes)
+        module = cls(config)
+        try:
+            module.load_state_dict(load_file(weights))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise StorageError(f"{weights} is damaged or does not fit {CONFIG}") from error
+        return module.to(device).eval()
+
+    @classmethod
+    def _read_config(cls, folder: Path) -> Any:
+        tree = _read_tree(folder, _words(cls.kind))
+        kind = tree.pop("kind", None)
+        if kind != cls.kind:
+            what = f"a {_words(kind)}" if isinstance(kind, str) else "something else"
+            raise StorageError(f"{folder} holds {what}, not a {_words(cls.kind)}")
+        try:
+            return parse(cls.config_type, tree, "")
+        except ConfigError as error:
+            raise StorageError(f"{folder / CONFIG}: {error}") from error
+
+
+def stored_kind(folder: str | Path) -> str:
+    """Which of the three a folder holds.
+
+    Raises:
+        StorageError: none of them.
+    """
+    kind = _read_tree(Path(folder), "tokenizer or vocoder").get("kind")
+    if kind not in KINDS:
+        raise StorageError(f"{folder} is not a tokenizer or vocoder: its {CONFIG} names no kind")
+    return kind
+
+
+def _read_tree(folder: Path, what: str) -> dict[str, Any]:
+    try:
+        tree = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(f"{folder} is not a {what}: it has no readable {CONFIG}") from error
+    if not isinstance(tree, dict):
+        raise StorageError(f"{folder} is not a {what}: its {CONFIG} holds no keys")
+    return tree
+
+
+def fingerprint(module: Stored) -> str:
+    """The SHA-256 of configuration and weights; the same wherever they are loaded."""
+    total = hashlib.sha256(json.dumps(module.describe(), sort_keys=True).encode())
+    for name, weight in sorted(module.state_dict().items()):
+        value = weight.detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        total.update(value.view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _check_weights(path: Path, shapes: Mapping[str, list[int]]) -> None:
+    """Compare the header with what the configuration asks for, before anything is allocated."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            weights = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
+            found = {name: weight.get_shape() for name, weight in weights.items()}
+            types = {name: weight.get_dtype() for name, weight in weights.items()}
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} is damaged: {error}") from error
+    for name in (*shapes, *found):
+        if found.get(name) != shapes.get(name):
+            raise StorageError(
+                f"{path} does not fit {CONFIG}: {name} is {found.get(name, 'missing')}, "
+                f"expected {shapes.get(name, 'none')}"
+            )
+        if types[name] not in FLOATING:
+            raise StorageError(f"{path}: {name} has values of type {types[name]}, not floats")

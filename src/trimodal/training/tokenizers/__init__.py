@@ -1,0 +1,1 @@
+"""Training of the learnt tokenizers and of the vocoder."""
