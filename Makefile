@@ -15,6 +15,11 @@ READY := .venv/.ready
 DATA := data/digits
 RUN := runs/demo
 TOKENIZER := $(RUN)/tokenizer/text.model
+LEARNT := $(RUN)/tokenizers
+VISION := $(LEARNT)/vision_tokenizer/model.safetensors
+SPEECH := $(LEARNT)/speech_tokenizer/model.safetensors
+VOCODER := $(LEARNT)/vocoder/model.safetensors
+JUDGES := $(RUN)/judges/model.safetensors
 CORES := $(shell nproc 2>/dev/null || echo 1)
 # the first date that no release in requirements/ may be younger than
 LOCKED := 2026-11-08
@@ -64,14 +69,35 @@ $(TOKENIZER): $(DATA)/test.jsonl
 	@$(BIN)/trimodal tokenizer train text --data $(DATA)/train.jsonl --out $(RUN)/tokenizer \
 	  --vocab-size 600
 
-$(RUN)/model/config.json: configs/demo.yaml $(TOKENIZER)
+# one thread each, so two of them at a time
+$(VISION): configs/tokenizers/digits_vision.yaml | $(DATA)/test.jsonl
+	@OMP_NUM_THREADS=1 $(BIN)/trimodal tokenizer train vision --data $(DATA)/train.jsonl \
+	  --config $< --out $(@D)
+
+$(SPEECH): configs/tokenizers/digits_speech.yaml | $(DATA)/test.jsonl
+	@OMP_NUM_THREADS=1 $(BIN)/trimodal tokenizer train speech --data $(DATA)/train.jsonl \
+	  --config $< --out $(@D)
+
+$(VOCODER): configs/tokenizers/digits_vocoder.yaml $(SPEECH)
+	@OMP_NUM_THREADS=1 $(BIN)/trimodal tokenizer train vocoder --data $(DATA)/train.jsonl \
+	  --config $< --tokenizer $(LEARNT)/speech_tokenizer --out $(@D)
+
+$(JUDGES): | $(DATA)/test.jsonl
+	@OMP_NUM_THREADS=1 $(BIN)/trimodal judge train --data $(DATA)/train.jsonl --out $(@D)
+
+$(RUN)/.learnt: $(TOKENIZER)
+	@echo "demo: training the tokenizers of pictures and speech, the vocoder, and two judges"
+	@$(MAKE) -j 2 $(VOCODER) $(VISION) $(JUDGES)
+	@touch $@
+
+$(RUN)/model/config.json: configs/demo.yaml $(TOKENIZER) $(RUN)/.learnt
 	@echo "demo: training; the same command resumes after an interruption"
 	@$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
 	  --dynamo_backend no --num_cpu_threads_per_process $(CORES) -m trimodal.train configs/demo.yaml
 
 $(RUN)/results.json: $(RUN)/model/config.json
 	@echo "demo: evaluating on $(DATA)/test.jsonl"
-	@$(BIN)/trimodal eval $(RUN)/model --data $(DATA)/test.jsonl --json $@
+	@$(BIN)/trimodal eval $(RUN)/model --data $(DATA)/test.jsonl --judges $(RUN)/judges --json $@
 
 $(RUN)/report.html: $(RUN)/results.json
 	@echo "demo: writing the report"

@@ -20,9 +20,9 @@ def packed_attention(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, segments: Segm
 
     Args:
         q_THK: queries of T tokens, H heads of size K.
-        k_THK: keys, likewise.
-        v_THK: values, likewise.
-        segments: the table over these T tokens.
+        k_THK: keys, of the same tokens or, where the table says so, of others.
+        v_THK: values of the keys.
+        segments: the table over these tokens.
 
     Returns:
         (T, H, K), in the type of `q_THK`.
@@ -31,21 +31,22 @@ def packed_attention(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, segments: Segm
         raise ValueError(f"table of {segments.num_tokens} tokens for {q_THK.shape[0]} queries")
     if not segments.buckets:
         return q_THK
-    outputs = []
+    buckets = segments.buckets
+    query = torch.cat([bucket.query_BQ.flatten() for bucket in buckets])
+    q = _Spread.apply(q_THK, query, segments.slot_T)
     if segments.keys_are_queries:
-        query = torch.cat([bucket.query_BQ.flatten() for bucket in segments.buckets])
-        gathered = [_Spread.apply(x, query, segments.slot_T) for x in (q_THK, k_THK, v_THK)]
-        sizes = [bucket.query_BQ.numel() for bucket in segments.buckets]
-        for bucket, q, k, v in zip(
-            segments.buckets, *(g.split(sizes) for g in gathered), strict=True
-        ):
-            outputs.append(_block(q, k, v, bucket))
+        k, v = (_Spread.apply(x, query, segments.slot_T) for x in (k_THK, v_THK))
     else:
-        for bucket in segments.buckets:
-            q = q_THK.index_select(0, bucket.query_BQ.flatten())
-            k = k_THK.index_select(0, bucket.key_BL.flatten())
-            v = v_THK.index_select(0, bucket.key_BL.flatten())
-            outputs.append(_block(q, k, v, bucket))
+        # one gather for all buckets: each has a gradient as long as the batch
+        key = torch.cat([bucket.key_BL.flatten() for bucket in buckets])
+        k, v = (x.index_select(0, key) for x in (k_THK, v_THK))
+    parts = zip(
+        buckets,
+        q.split([bucket.query_BQ.numel() for bucket in buckets]),
+        *(x.split([bucket.key_BL.numel() for bucket in buckets]) for x in (k, v)),
+        strict=True,
+    )
+    outputs = [_block(q, k, v, bucket) for bucket, q, k, v in parts]
     return torch.cat(outputs).index_select(0, segments.slot_T)
 
 

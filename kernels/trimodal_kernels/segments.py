@@ -79,18 +79,25 @@ class Segments:
         return cls.from_rows(rows, bounds[-1])
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Row], num_tokens: int) -> "Segments":
+    def from_rows(
+        cls, rows: Sequence[Row], num_tokens: int, num_keys: int | None = None
+    ) -> "Segments":
         """Check a table and plan its blocks.
+
+        Args:
+            rows: of the table.
+            num_tokens: queries.
+            num_keys: keys, if they are others than the queries, as with cached ones.
 
         Raises:
             ValueError: the query ranges do not cover the tokens once, a key range is empty, outside
                 the tokens or overlaps another of the same queries, or a query sees no key.
         """
-        groups = _group(rows, num_tokens)
+        groups = _group(rows, num_tokens, num_tokens if num_keys is None else num_keys)
         blocks: dict[tuple[int, int], list[list[Row]]] = {}
         for group in groups:
-            num_keys = sum(row[3] - row[2] for row in group)
-            shape = (_round_up(group[0][1] - group[0][0]), _round_up(num_keys))
+            length = sum(row[3] - row[2] for row in group)
+            shape = (_round_up(group[0][1] - group[0][0]), _round_up(length))
             blocks.setdefault(shape, []).append(group)
         slot = np.full(num_tokens, -1, dtype=np.int64)
         buckets, offset = [], 0
@@ -101,17 +108,18 @@ class Segments:
             table_S5=torch.tensor([list(row) for row in rows], dtype=torch.int32).view(-1, 5),
             buckets=tuple(buckets),
             slot_T=torch.from_numpy(slot),
-            keys_are_queries=all(len(g) == 1 and g[0][:2] == g[0][2:4] for g in groups),
+            keys_are_queries=num_keys is None
+            and all(len(g) == 1 and g[0][:2] == g[0][2:4] for g in groups),
         )
 
 
-def _group(rows: Sequence[Row], num_tokens: int) -> list[list[Row]]:
+def _group(rows: Sequence[Row], num_tokens: int, num_keys: int) -> list[list[Row]]:
     groups: list[list[Row]] = []
     end = 0
     for row in rows:
         q_start, q_end, kv_start, kv_end, _ = row
-        if not (0 <= kv_start < kv_end <= num_tokens):
-            raise ValueError(f"key range [{kv_start}, {kv_end}) is not within {num_tokens} tokens")
+        if not (0 <= kv_start < kv_end <= num_keys):
+            raise ValueError(f"key range [{kv_start}, {kv_end}) is not within {num_keys} tokens")
         if groups and tuple(groups[-1][0][:2]) == (q_start, q_end):
             groups[-1].append(row)
         elif q_start == end < q_end:

@@ -44,6 +44,14 @@ class Route(IntEnum):
     TARGET = 1
 
 
+def grid_positions(modality: Modality, grid: tuple[int, int]) -> np.ndarray:
+    """(T, 2) int64 positions of the tokens of one medium, see `Medium.positions`."""
+    rows, columns = grid
+    if modality is Modality.VISION:
+        return np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
+    return np.repeat(np.arange(rows)[:, None], 2, axis=1)
+
+
 @dataclass(frozen=True)
 class Medium:
     """One image, text or utterance as numbers; what a processor returns."""
@@ -55,13 +63,14 @@ class Medium:
     num_tokens: int
     grid: tuple[int, int]
     """Rows and columns of patches; (T, 1) for text and speech."""
+    codes: Tensor | None = None
+    """(T, C) int64 unified-vocabulary ids of the codes that each token covers, if there are any."""
+    quantised: Tensor | None = None
+    """(T, C) int64 BEST-RQ targets of each token, if there are any."""
 
     def positions(self) -> np.ndarray:
         """(T, 2) int64: row and column of a patch; the index twice for text and speech."""
-        rows, columns = self.grid
-        if self.modality is Modality.VISION:
-            return np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
-        return np.repeat(np.arange(rows)[:, None], 2, axis=1)
+        return grid_positions(self.modality, self.grid)
 
 
 @dataclass(frozen=True)
@@ -72,11 +81,33 @@ class Sample:
     media: Mapping[Modality, Medium]
     group: int
     """Rows with the same number belong together, see `ContrastiveConfig.positives`."""
+    kin: frozenset[Modality] = frozenset()
+    """Modalities of which there is another medium of the same meaning: that of another row of its
+    group, or the text in another language."""
+    asks: bool = False
+    """Whether it has a question with an answer."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens over all its media."""
         return sum(medium.num_tokens for medium in self.media.values())
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a view is to predict whole: the pieces of a text, or the codes of a medium."""
+
+    modality: Modality
+    ids: Tensor
+    """(n,) int64 unified-vocabulary ids, at least one; codes row by row."""
+    grid: tuple[int, int]
+    """Rows and columns of codes; (n, 1) for text and speech."""
+    prompt: tuple[int, ...]
+    """Special tokens that say what is wanted; they stand between what is observed and the ids."""
+
+    def positions(self) -> np.ndarray:
+        """(n, 2) int64: row and column of an image code; the index twice for text and speech."""
+        return grid_positions(self.modality, self.grid)
 
 
 @dataclass(frozen=True)
@@ -149,12 +180,14 @@ def pack_media(
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a masked objective asks the head of one modality for."""
+    """What an objective asks the head of one modality for."""
 
+    modality: Modality
     token_K: Tensor
     """int64 positions among the tokens of the views."""
     target: Tensor
-    """Patches (K, P), unified-vocabulary ids (K,), or the frames of a token (K, stride * M)."""
+    """Unified-vocabulary ids (K,), ids of the codes of a token (K, C), patches (K, P), frames of a
+    token (K, stride * M), BEST-RQ targets (K, C), or the logarithm of a length (K,)."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +195,9 @@ class Views:
     """Trunk inputs: each view is a gather over the outputs of the encoders."""
 
     source_T: Tensor
-    """int64 rows of the encoder outputs, vision above text above speech."""
+    """int64 rows of the encoder outputs, vision above text above speech above `direct_T`."""
+    direct_T: Tensor
+    """int64 unified-vocabulary ids that enter the trunk through the table: prompts and targets."""
     tokens: TokenBatch
     fused_V: Tensor
     """int64 indices of the views that are pooled into an embedding."""
@@ -170,7 +205,27 @@ class Views:
     """int64 sample of each of them."""
     members_V3: Tensor
     """bool, the modalities in each of them."""
-    predictions: Mapping[Modality, Prediction] = field(default_factory=dict)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    """By the name of the loss, such as `masked_vision`, `causal_text` or `length_speech`."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Tuples of which the model is to say what belongs together.
+
+    It chooses the wrong media itself, by similarities that only its forward knows.
+    """
+
+    sample_V: Tensor
+    """int64 sample of each tuple."""
+    members_V3: Tensor
+    """bool, the modalities in it."""
+    wrong_V3: Tensor
+    """bool, those that are to be another sample's; not all of them."""
+    draw_V3: Tensor
+    """float64 in [0, 1), which decide whose."""
+    group_N: Tensor
+    """int64 group of each sample; a wrong medium is of another group."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +239,7 @@ class Batch:
     group_N: Tensor
     """int64 group of each sample."""
     views: Views | None = None
+    matching: Matching | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -198,6 +254,7 @@ class Batch:
             "media": self.media,
             "sample_N": self.sample_N,
             "views": self.views,
+            "matching": self.matching,
         }
 
 

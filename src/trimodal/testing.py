@@ -20,12 +20,19 @@ from trimodal.config import (
     TransformerConfig,
     VisionInputConfig,
     VocabularyConfig,
-    to_dict,
 )
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.text import train_tokenizer
+from trimodal.schema import to_dict
 from trimodal.streams import generator
+from trimodal.tokenizers import (
+    SpeechTokenizer,
+    SpeechTokenizerConfig,
+    Tokenizers,
+    VisionTokenizer,
+    VisionTokenizerConfig,
+)
 
 
 class Tolerance(NamedTuple):
@@ -80,11 +87,14 @@ def tiny_model_config() -> ModelConfig:
         speech_input=SpeechInputConfig(num_mels=16, max_seconds=4.0),
         vocabulary=VocabularyConfig(text=512, vision=16, speech=16),
         max_text_tokens=48,
+        picture_size=(12, 16),
+        spoken_seconds=0.6,
         embedding_dim=16,
         matryoshka=(8,),
     )
 
 
+GENERATES = ("image", "text", "speech")
 COLOURS = {
     "red": ("红色", (220, 40, 40), 300.0),
     "green": ("绿色", (40, 200, 60), 600.0),
@@ -104,15 +114,28 @@ def tiny_tokenizer() -> bytes:
         return path.read_bytes()
 
 
+def tiny_tokenizers() -> Tokenizers:
+    """Tokenizers of random weights that fit the tiny model; a code is a patch or a token."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small: dict[str, Any] = {"levels": (4, 4), "width": 8, "depth": 1}
+        vision = VisionTokenizer(VisionTokenizerConfig(strides=(4,), **small))
+        speech_input = tiny_model_config().speech_input
+        speech = SpeechTokenizer(
+            SpeechTokenizerConfig(strides=(2, 2), speech_input=speech_input, **small)
+        )
+    return Tokenizers(vision=vision.eval(), speech=speech.eval())
+
+
 def tiny_model() -> TrimodalModel:
     """A model of random weights with its processor, in evaluation mode; the same in every call."""
     config = tiny_model_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config), generates=GENERATES))
         # a new model's fusion adds nothing, a trained one's does
         torch.nn.init.normal_(model.fusion.projection.weight, std=0.2)
-    model.processor = TrimodalProcessor(config, tiny_tokenizer())
+    model.processor = TrimodalProcessor(config, tiny_tokenizer(), tiny_tokenizers())
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""`trimodal data`: build a corpus that needs no download, or check a manifest.
+"""`trimodal data`: build a corpus that needs no download, check a manifest, or tokenize one.
 
 trimodal data build digits data/digits
 """
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command
+from trimodal.cli import Command, check_output
 
 if TYPE_CHECKING:
     from trimodal.data.corpus import Recipe
@@ -18,7 +18,7 @@ MOST_WORKERS = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands `build` and `check`."""
+    """Add the subcommands `build`, `check` and `tokenize`."""
     example = "example: trimodal data build digits data/digits"
     parser.epilog = example
     actions = parser.add_subparsers(metavar="ACTION", required=True)
@@ -46,6 +46,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("manifests", metavar="MANIFEST", nargs="+", type=Path, help="what to check")
     check.set_defaults(action=_check)
+    _configure_tokenize(actions)
+
+
+def _configure_tokenize(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    tokenize = actions.add_parser(
+        "tokenize",
+        help="write the codes of pictures and speech into manifests",
+        description="Write the training manifests of a configuration anew, with the codes that its "
+        "tokenizers give for pictures and speech, so that training does not compute them.",
+        epilog="example: trimodal data tokenize configs/demo.yaml --out data/digits_codes",
+    )
+    tokenize.add_argument("config", metavar="CONFIG", type=Path, help="a run's configuration")
+    tokenize.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="e.g. data.tokenizers=runs/x/tokenizers"
+    )
+    tokenize.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="the folder of the new manifests"
+    )
+    tokenize.set_defaults(action=_tokenize)
 
 
 def _add_corpus(
@@ -138,11 +157,32 @@ def _check(options: argparse.Namespace) -> int:
     return EXIT_PROBLEMS if found else 0
 
 
+def _tokenize(options: argparse.Namespace) -> int:
+    import sys
+
+    import torch
+
+    from trimodal.config import load_config
+    from trimodal.data.tokenized import tokenize_manifest
+    from trimodal.errors import ConfigError
+    from trimodal.training.trainer import build_processor
+
+    torch.set_num_threads(1)  # as in `_check`
+    config = load_config(options.config, options.overrides)
+    if len({Path(path).name for path in config.data.train}) < len(config.data.train):
+        raise ConfigError("data.train: manifests of one name would be written over each other")
+    processor = build_processor(config)
+    for path in config.data.train:
+        out = options.out / Path(path).name
+        check_output(out, [Path(path)])
+        count = tokenize_manifest(path, out, processor, progress=sys.stderr.isatty())
+        print(f"{out}: {count} rows")
+    return 0
+
+
 def run(options: argparse.Namespace) -> int:
     """Do what the chosen subcommand says."""
     return options.action(options)
 
 
-COMMAND = Command(
-    "data", "build a corpus that needs no download, or check a manifest", configure, run
-)
+COMMAND = Command("data", "build a corpus, check a manifest, or tokenize one", configure, run)

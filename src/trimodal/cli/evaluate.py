@@ -23,29 +23,50 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help='class prompts, {"LABEL": {"en": ["TEXT", ...]}}; '
         "else prompts.json beside the manifest, else the texts of each label's rows",
     )
+    parser.add_argument(
+        "--judges",
+        metavar="DIR",
+        type=Path,
+        help="judges of generated pictures and speech, see `trimodal judge train`",
+    )
+    parser.add_argument(
+        "--no-generation",
+        action="store_true",
+        help="leave out what the model generates, which takes the longest",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of generated outputs (default: %(default)s)"
+    )
     add_token_budget(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table and write the JSON."""
     from trimodal.evaluation import evaluate, format_table, load_model
+    from trimodal.evaluation.generation_table import format_generation
     from trimodal.evaluation.output import check_writable, write_json
     from trimodal.evaluation.zero_shot import FILE
 
     if options.json:
         prompts = options.prompts or options.data.parent / FILE
-        check_output(options.json, (options.model, options.data, prompts))
+        judges = [options.judges] if options.judges else []
+        check_output(options.json, (options.model, options.data, prompts, *judges))
         check_writable(options.json)
     results = evaluate(
         load_model(options.model),
         options.data,
         prompts=options.prompts,
+        judges=options.judges,
+        generation=not options.no_generation,
+        seed=options.seed,
         token_budget=options.token_budget,
         progress=True,
     )
     if options.json:
         write_json(options.json, results)
     print(format_table(results))
+    if "generation" in results:
+        print(f"\n{format_generation(results['generation'])}")
     return 0
 
 

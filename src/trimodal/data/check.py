@@ -116,7 +116,8 @@ class _Decoder:
     def decode(self, row: Row) -> tuple[list[str], float]:
         """The problems of the media of a row, and its seconds of speech."""
         problems, seconds = [], 0.0
-        for name, path in (("image", row.image), ("speech", row.speech)):
+        files = (("image", row.image), ("speech", row.speech), ("speech", row.question_speech))
+        for name, path in files:
             if path is None:
                 continue
             if (name, path) not in self._found:

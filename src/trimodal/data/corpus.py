@@ -44,6 +44,8 @@ class Item:
     pixels: np.ndarray | None
     """(H, W) or (H, W, 3) uint8; None where another item writes the same picture."""
     utterance: Utterance
+    question: Utterance | None = None
+    """The `question` among the fields, spoken."""
 
 
 _Task = tuple[Path, str, list[Item]]
@@ -188,6 +190,10 @@ def _write(task: _Task) -> tuple[str, list[dict[str, Any]]]:
             "speech_lang": item.utterance.lang,
             "transcript": item.utterance.text,
         }
+        if item.question is not None:
+            asked = f"speech/{item.fields['id']}-question.flac"
+            _write_speech(engine().say(item.question), folder / asked)
+            spoken["question_speech"] = asked
         rows.append({**item.fields, "image": image, "speech": speech, **spoken})
     return split, rows
 

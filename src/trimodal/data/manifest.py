@@ -11,16 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trimodal.config import LANGUAGES
 from trimodal.errors import DataError
 
-LANGUAGES = ("en", "zh")
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 LONGEST_LINE = 2**24
 LONGEST_ID = 1000
 STRINGS = ("question", "answer", "label", "group", "speaker", "speech_lang")
-KNOWN = {"id", "image", "text", "speech", "lang", *STRINGS, *(f"text_{lang}" for lang in LANGUAGES)}
+KNOWN = {
+    "id",
+    "image",
+    "text",
+    "speech",
+    "question_speech",
+    "lang",
+    *STRINGS,
+    *(f"text_{lang}" for lang in LANGUAGES),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +42,8 @@ class Row:
     """By language, the one of `text` first."""
     speech: Path | None = None
     question: str | None = None
+    question_speech: Path | None = None
+    """The question, spoken."""
     answer: str | None = None
     label: str | None = None
     group: str | None = None
@@ -243,6 +254,7 @@ def _row(fields: _Fields, where: str, seen: dict[str, str]) -> Row:
         image=fields.file("image"),
         texts=fields.texts(),
         speech=fields.file("speech"),
+        question_speech=fields.file("question_speech"),
         metadata={key: value for key, value in fields.tree.items() if key not in KNOWN},
         where=where,
         **{key: fields.string(key) for key in STRINGS},

@@ -3,15 +3,15 @@
 build(Scenes(seed=0, samples=4000), "data/scenes")
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from trimodal.config import LANGUAGES
 from trimodal.data.captions import caption, one, pair_name, questions
 from trimodal.data.corpus import Item
 from trimodal.data.espeak import SPEAKERS, Utterance, Voice
-from trimodal.data.manifest import LANGUAGES
 from trimodal.data.shapes import HELD_OUT, RGB, SHAPES, SIDE, Figure, Scene
 from trimodal.errors import ConfigError
 from trimodal.streams import generator
@@ -27,8 +27,9 @@ Built by `trimodal data build scenes` with seed {seed}; the same command writes 
 - `train.jsonl` {train} rows, `val.jsonl` {val}, `test.jsonl` {test}: a picture of 64 x 64 pixels
   (`image`), its caption in English and Chinese (`text`, `text_zh`), the caption spoken in one of
   the two (`speech`, `speech_lang`), a `question` with its `answer` in one of them
-  (`question_lang`), `kind` (single, count, relation, trio), and `group`, the English caption,
-  which scenes that show the same share. A scene of a single figure has it as its `label`.
+  (`question_lang`), the question spoken by the same speaker (`question_speech`), `kind` (single,
+  count, relation, trio), and `group`, the English caption, which scenes that show the same share.
+  A scene of a single figure has it as its `label`.
 - `prompts.json`: by label and language, the texts that name it, the bare name first.
 
 ## Splits
@@ -92,7 +93,8 @@ class Scenes:
             pitch=int(draws.integers(35, 66)),
             liveliness=int(draws.integers(25, 76)),
         )
-        return Item(fields, name, scene.draw(), utterance)
+        asking = replace(utterance, text=question, lang=asked)
+        return Item(fields, name, scene.draw(), utterance, asking)
 
     def prompts(self) -> dict[str, dict[str, list[str]]]:
         """By colour and shape, the held-out ones included, its name and phrases with it."""

@@ -5,7 +5,7 @@ print(format_table(evaluate(trimodal.load("runs/demo/model"), "data/digits/test.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from trimodal.batch import Modality
 from trimodal.data import Row, read_manifest
 from trimodal.errors import ConfigError
 from trimodal.evaluation.classification import classification_scores
+from trimodal.evaluation.directions import generate_directions
 from trimodal.evaluation.embedding import (
     PAIRS,
     SINGLES,
@@ -25,10 +26,15 @@ from trimodal.evaluation.embedding import (
     processor_of,
     sample_chunks,
 )
+from trimodal.evaluation.generation import measure_generation
 from trimodal.evaluation.geometry import alignment, gap, uniformity
+from trimodal.evaluation.judges import load_judges
 from trimodal.evaluation.retrieval import number_keys, score
 from trimodal.evaluation.zero_shot import PromptVectors, embed_prompts, find_prompts, zero_shot
 from trimodal.models import cut
+
+if TYPE_CHECKING:
+    from trimodal.models import TrimodalModel
 
 DIRECTIONS = tuple(f"{a}->{b}" for a in SINGLES for b in SINGLES if a != b)
 FUSED_DIRECTIONS = tuple(f"{pair}->{third}" for pair, third in PAIRS.items())
@@ -41,10 +47,13 @@ def evaluate(
     *,
     prompts: str | Path | None = None,
     dimensions: Sequence[int] | None = None,
+    judges: str | Path | None = None,
+    generation: bool = True,
+    seed: int = 0,
     token_budget: int = TOKEN_BUDGET,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Retrieval, zero-shot classification and geometry of a model on a manifest.
+    """Retrieval, zero-shot classification, geometry and generation of a model on a manifest.
 
     A row that lacks a modality is absent from the directions that need it; the counts say so.
 
@@ -53,6 +62,9 @@ def evaluate(
         manifest: the file to measure on.
         prompts: class prompts, see `find_prompts`.
         dimensions: lengths to which the vectors are also cut; all that the model allows if None.
+        judges: a folder of judges of generated pictures and speech; see `trimodal judge`.
+        generation: also measure what the model was trained to generate.
+        seed: of its draws.
         token_budget: tokens computed at once.
         progress: say on stderr how far it is.
 
@@ -66,11 +78,21 @@ def evaluate(
     """
     rows = read_manifest(manifest)
     check_dimensions(model, dimensions)
+    known = None if judges is None else load_judges(judges)
     prompted = embed_prompts(model, find_prompts(prompts, manifest, rows), token_budget)
     vectors = embed_rows(model, rows, variants=True, token_budget=token_budget, progress=progress)
     results = measure(rows, vectors, prompted, dimensions or model.architecture.dimensions)
     if model.class_labels:
         results["classification"] = classification(model, rows, token_budget)
+    if generation and model.config.generates:
+        made = generate_directions(
+            cast("TrimodalModel", model),
+            rows,
+            seed=seed,
+            token_budget=token_budget,
+            progress=progress,
+        )
+        results["generation"] = measure_generation(list(made), rows, known, seed=seed)
     return {"manifest": str(manifest), **results}
 
 

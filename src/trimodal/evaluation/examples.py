@@ -5,14 +5,17 @@ kinds = find_examples(processor, rows, vectors)
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from PIL import Image
 
 from trimodal.data import Row
+from trimodal.data.manifest import language_of
 from trimodal.evaluation.embedding import PAIRS, SINGLES, present
 from trimodal.evaluation.retrieval import nearest
 from trimodal.processors import TrimodalProcessor
@@ -81,7 +84,7 @@ class Kind:
 
 
 class Album:
-    """Turns media into small data URIs; everything in it has been decoded and encoded anew."""
+    """Turns media into small data URIs; nothing of a file is passed on as it is."""
 
     def __init__(self, processor: TrimodalProcessor) -> None:
         self.processor = processor
@@ -94,49 +97,81 @@ class Album:
             self._cards[key] = self._make(row, kind)
         return self._cards[key]
 
+    def question(self, row: Row, kind: str) -> Card:
+        """What is shown for the question of a row, written or spoken."""
+        card = Card(kind, row.id, row.question or "", language_of(row.question or ""))
+        if kind != "speech" or row.question_speech is None:
+            return card
+        source, seconds = self._heard(row.question_speech)
+        return replace(card, source=source, seconds=seconds)
+
+    def made(self, row: Row, kind: str, output: Any, lang: str | None = None) -> Card:
+        """What is shown for something that a model made from a row.
+
+        Args:
+            row: what it was made from.
+            kind: what was made.
+            output: a text, an (H, W, 3) uint8 picture, or (S,) samples at the processor's rate.
+            lang: of a text.
+        """
+        name = f"made from {row.id}"
+        if kind == "image":
+            source, tiny = _picture(output)
+            return Card(kind, name, "", source=source, tiny=tiny)
+        if kind == "speech":
+            source, seconds = _recording(output, self.processor.speech.config.sample_rate)
+            return Card(kind, name, "", source=source, seconds=seconds)
+        return Card(kind, name, output, lang)
+
     def _make(self, row: Row, kind: str) -> Card:
         lang, text = next(iter(row.texts.items()), (None, row.label or ""))
         if kind == "speech" and row.speech_lang in row.texts:
             lang, text = row.speech_lang, row.texts[row.speech_lang]
         card = Card(kind, row.id, text, lang)
         if kind == "image" and row.image is not None:
-            source, tiny = self._picture(row)
+            pixels = self.processor.vision.decode(str(row.image)).permute(1, 2, 0).numpy()
+            source, tiny = _picture(pixels)
             return Card(kind, row.id, text, lang, source, tiny)
         if kind == "speech" and row.speech is not None:
-            source, seconds = self._recording(row)
+            source, seconds = self._heard(row.speech)
             return Card(kind, row.id, text, lang, source, seconds=seconds)
         return card
 
-    def _picture(self, row: Row) -> tuple[str, bool]:
-        pixels = self.processor.vision.decode(str(row.image)).permute(1, 2, 0).numpy()
-        image = Image.fromarray(pixels)
-        tiny = max(image.size) <= TINY_SIDE
-        if not tiny:
-            image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-            image = image.quantize(PALETTE)
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG", optimize=True)
-        return _uri("image/png", buffer.getvalue()), tiny
+    def _heard(self, path: Path) -> tuple[str, float]:
+        waveform = self.processor.speech.decode(str(path)).numpy()
+        return _recording(waveform, self.processor.speech.config.sample_rate)
 
-    def _recording(self, row: Row) -> tuple[str, float]:
-        rate = self.processor.speech.config.sample_rate
-        waveform = self.processor.speech.decode(str(row.speech)).numpy()
-        seconds = len(waveform) / rate
-        waveform = waveform[: int(MOST_SECONDS * rate)]
-        waveform = waveform / max(1.0, float(np.abs(waveform).max()))
-        buffer = io.BytesIO()
-        if rate in MP3_RATES:
-            soundfile.write(
-                buffer,
-                waveform,
-                rate,
-                format="MP3",
-                subtype="MPEG_LAYER_III",
-                compression_level=0.8,
-            )
-            return _uri("audio/mpeg", buffer.getvalue()), seconds
-        soundfile.write(buffer, waveform, rate, format="FLAC")
-        return _uri("audio/flac", buffer.getvalue()), seconds
+
+def _picture(pixels_HW3: np.ndarray) -> tuple[str, bool]:
+    """A data URI, and whether the picture is tiny."""
+    image = Image.fromarray(pixels_HW3)
+    tiny = max(image.size) <= TINY_SIDE
+    if not tiny:
+        image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+        image = image.quantize(PALETTE)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return _uri("image/png", buffer.getvalue()), tiny
+
+
+def _recording(waveform_S: np.ndarray, rate: int) -> tuple[str, float]:
+    """A data URI of the first `MOST_SECONDS`, and how many seconds there are."""
+    seconds = len(waveform_S) / rate
+    waveform_S = waveform_S[: int(MOST_SECONDS * rate)]
+    waveform_S = waveform_S / np.abs(waveform_S).max(initial=1.0)
+    buffer = io.BytesIO()
+    if rate in MP3_RATES:
+        soundfile.write(
+            buffer,
+            waveform_S,
+            rate,
+            format="MP3",
+            subtype="MPEG_LAYER_III",
+            compression_level=0.8,
+        )
+        return _uri("audio/mpeg", buffer.getvalue()), seconds
+    soundfile.write(buffer, waveform_S, rate, format="FLAC")
+    return _uri("audio/flac", buffer.getvalue()), seconds
 
 
 def _uri(media_type: str, content: bytes) -> str:
@@ -203,18 +238,27 @@ def _gallery(rows: Sequence[Row], vectors: Mapping[str, np.ndarray], name: str) 
 def _queries(rows: Sequence[Row], query_NE: np.ndarray, gallery: Sequence[Row]) -> list[int]:
     """Rows with the query and something to find, of different labels or groups first."""
     findable = {key for row in gallery for key in (row.key("group"), row.key("label"))}
-    present_N = present(query_NE)
-    able = [
-        int(i)
-        for i in permutation(len(rows), "examples")
-        if present_N[i] and (rows[i].key("group") in findable or rows[i].key("label") in findable)
-    ]
+    has_it = present(query_NE)
+    able = {
+        i
+        for i, row in enumerate(rows)
+        if has_it[i] and (row.key("group") in findable or row.key("label") in findable)
+    }
+    return choose(rows, able)
+
+
+def choose(rows: Sequence[Row], able: Collection[int]) -> list[int]:
+    """A few of the places `able`, of different labels or groups first, sorted by label.
+
+    A pure function of the manifest.
+    """
+    mixed = [int(i) for i in permutation(len(rows), "examples") if i in able]
     first: dict[str, int] = {}
-    for i in able:
+    for i in mixed:
         first.setdefault(rows[i].key("label"), i)
     fresh = list(first.values())
     taken = set(fresh)
-    chosen = (fresh + [i for i in able if i not in taken])[:NUM_QUERIES]
+    chosen = (fresh + [i for i in mixed if i not in taken])[:NUM_QUERIES]
     return sorted(chosen, key=lambda i: (rows[i].label or "", i))
 
 

@@ -1,11 +1,11 @@
-"""A page about a run that needs nothing but itself: what it was, what it learnt, what it finds.
+"""A page about a run that needs nothing but itself: what it was, learnt, finds and makes.
 
 write_report(Path("runs/demo"))
 """
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +14,33 @@ import numpy as np
 import yaml
 
 import trimodal
-from trimodal.config import to_dict
 from trimodal.data import Row, read_manifest
 from trimodal.errors import ConfigError
 from trimodal.evaluation.embedding import PAIRS, SINGLES, embed_rows, load_model, processor_of
 from trimodal.evaluation.evaluate import evaluate
 from trimodal.evaluation.examples import MOST_SECONDS, find_examples
+from trimodal.evaluation.gallery import make_examples
+from trimodal.evaluation.generation_grid import answers, grid, table
+from trimodal.evaluation.judges import JudgesConfig, read_judges_config
 from trimodal.evaluation.output import check_writable, write_json, write_whole
-from trimodal.evaluation.run import Run, Series, read_results, read_run
+from trimodal.evaluation.run import Run, Series, _read_metrics, read_results, read_run
+from trimodal.schema import to_dict
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
 
 OPENED = ("text->image", "speech->image")
-"""Directions whose examples are unfolded at first."""
-LOSSES = ("loss", "contrastive", "masked", "matching", "causal", "length")
+"""Directions whose found examples are unfolded at first."""
+OPENED_MADE = ("image->text", "text->image", "image->speech")
+"""Directions whose made examples are unfolded at first."""
+SEED = 0
+"""Of what is made, as in `trimodal eval` unless it is told another."""
+LOSSES = (
+    *("loss", "contrastive", "masked", "quantised", "target", "causal", "length", "matching"),
+)
 OPTIMISATION = ("learning_rate", "grad_norm", "logit_scale", "logit_bias")
+CODEBOOKS = ("usage", "perplexity")
+"""What is shown of the training of tokenizers."""
 SPEED = ("tokens_per_second", "samples_per_second", "mfu", "seconds", "memory")
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 MOST_CONFUSION_LABELS = 20
@@ -58,20 +69,27 @@ class Confusion:
 
 
 def write_report(
-    run_dir: str | Path, data: str | Path | None = None, progress: bool = False
+    run_dir: str | Path,
+    data: str | Path | None = None,
+    *,
+    judges: str | Path | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write `report.html` into a finished run, and `results.json` if it is not there yet.
 
     Args:
         run_dir: holds `config.yaml`, `metrics.jsonl` and `model`.
         data: the manifest to show; else the run's test data, else its validation data.
+        judges: a folder of judges of generated pictures and speech, if results are computed or
+            those that are there were not judged by such.
         progress: say on stderr how far it is.
 
     Returns:
         The page's path.
 
     Raises:
-        StorageError: the run is not finished, or a file of it is damaged or cannot be written.
+        StorageError: the run is not finished, a file of it is damaged or cannot be written, or
+            there are no judges.
         ConfigError: no manifest is named, or the packages that draw are not installed.
         DataError: the manifest or a medium cannot be used.
     """
@@ -82,7 +100,7 @@ def write_report(
     manifest = run.manifest(Path(data) if data else None)
     rows = read_manifest(manifest)
     model = load_model(run.folder / "model")
-    results = _results(run, model, manifest, progress)
+    results = _results(run, model, manifest, judges, progress)
     vectors = embed_rows(
         model,
         rows,
@@ -93,8 +111,15 @@ def write_report(
     context = {
         **_summary(run, model, results, rows),
         "kinds": find_examples(processor_of(model), rows, vectors),
+        "ways": make_examples(
+            model,
+            rows,
+            seed=SEED,
+            token_budget=run.config.training.token_budget,
+            progress=progress,
+        ),
         "projection": drawing["projection"].project(rows, vectors),
-        "curves": _curves(run.series, drawing["figures"].curve),
+        "curves": _curves({**run.series, **_codebooks(run.folder)}, drawing["figures"].curve),
     }
     write_whole(page, render(context).encode())
     return page
@@ -112,18 +137,43 @@ def _drawing_modules() -> dict[str, Any]:
         ) from error
 
 
-def _results(run: Run, model: "TrimodalModel", manifest: Path, progress: bool) -> dict[str, Any]:
-    """The run's results on this manifest; computed if they are missing or of another one."""
+def _results(
+    run: Run,
+    model: "TrimodalModel",
+    manifest: Path,
+    judges: str | Path | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """The run's results; computed if they are missing, of another manifest or of other judges."""
     path = run.folder / "results.json"
+    wanted = None if judges is None else read_judges_config(Path(judges))
     results = read_results(path)
-    if results is not None and Path(results["manifest"]).resolve() == manifest.resolve():
+    wanted = wanted if model.config.generates else None
+    if results and _are_of(results, manifest) and _are_judged_by(results, wanted):
         return results
     fresh = evaluate(
-        model, manifest, token_budget=run.config.training.token_budget, progress=progress
+        model,
+        manifest,
+        judges=judges,
+        seed=SEED,
+        token_budget=run.config.training.token_budget,
+        progress=progress,
     )
     if results is None:
         write_json(path, fresh)
     return fresh
+
+
+def _are_of(results: Mapping[str, Any], manifest: Path) -> bool:
+    return Path(results["manifest"]).resolve() == manifest.resolve()
+
+
+def _are_judged_by(results: Mapping[str, Any], judges: JudgesConfig | None) -> bool:
+    """Whether these judges, or some of the same training data, have judged; true of no judges."""
+    if judges is None:
+        return True
+    judged = results.get("generation", {}).get("judges") or {}
+    return judged.get("trained_on") == judges.manifest
 
 
 def render(context: Mapping[str, Any]) -> str:
@@ -135,10 +185,16 @@ def render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "arrow": _arrow, "clipped": _clipped}
+    environment.filters |= {
+        "percent": _percent,
+        "arrow": _arrow,
+        "clipped": _clipped,
+        "gain": _gain,
+    }
     sections = [
         ("results", "At a glance", True),
         ("examples", "What it finds", context["kinds"]),
+        ("makes", "What it makes", context["ways"] or context["made"]),
         ("map", "Map", context["projection"]),
         ("scores", "Scores", True),
         ("confusions", "What it confuses", context["confusions"]),
@@ -149,6 +205,8 @@ def render(context: Mapping[str, Any]) -> str:
         **context,
         sections=[(anchor, title) for anchor, title, there in sections if there],
         opened=OPENED,
+        opened_made=OPENED_MADE,
+        seed=SEED,
         languages=LANGUAGE_NAMES,
         most_seconds=MOST_SECONDS,
         tags={"image": "circle", "text": "rect", "speech": "path"},
@@ -158,6 +216,11 @@ def render(context: Mapping[str, Any]) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def _gain(value: float) -> str:
+    # adding 0 takes the sign from a negative zero
+    return f"{round(100 * value, 1) + 0:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _arrow(direction: str) -> str:
@@ -176,6 +239,7 @@ def _summary(
     if head and head["samples"]:
         decisions["classification head"] = head
     return {
+        "made": _made(results.get("generation")),
         "name": run.folder.resolve().name,
         "folder": str(run.folder),
         "results": {"classification": None, "retrieval_by_label": {}, **results},
@@ -242,6 +306,26 @@ def _names(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"languages": languages, "rows": table}
 
 
+def _made(generation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page shows of `measure_generation`; None if nothing was generated."""
+    if not generation or not generation["directions"]:
+        return None
+    directions, judges = generation["directions"], generation["judges"] or {}
+    cells = grid(directions)
+    return {
+        "grid": cells,
+        "answers": answers(directions),
+        "averaged": any(cell and cell.languages > 1 for _, row in cells for cell in row),
+        "table": table(directions),
+        "judges": [
+            (name, judges[name]["accuracy"], judges[name]["samples"])
+            for name in SINGLES
+            if "accuracy" in judges.get(name, {})
+        ],
+        "judged": bool(judges),
+    }
+
+
 def _matryoshka(by_dim: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[float]]]:
     titles = [
         (kind, direction, what)
@@ -280,6 +364,18 @@ def _curves(series: Mapping[str, Series], curve: Any) -> list[tuple[str, list[di
         drawn = {"name": name, "last": one.values[-1], "svg": curve(one)}
         groups.setdefault(_heading(name), []).append(drawn)
     return [(title, drawn) for title, drawn in groups.items() if drawn]
+
+
+def _codebooks(folder: Path) -> dict[str, Series]:
+    """How much the codes were used while the run's tokenizers were trained."""
+    found: dict[str, Series] = {}
+    for path in sorted(folder.glob("tokenizers/*/metrics.jsonl")):
+        series, kind = _read_metrics(path), path.parent.name.replace("_tokenizer", "")
+        for key in CODEBOOKS:
+            if key in series:
+                name = f"tokenizers/{kind} {key}"
+                found[name] = replace(series[key], name=name)
+    return found
 
 
 def _heading(name: str) -> str:

@@ -30,7 +30,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def _grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The first column flush left, the others flush right."""
     table = [header, *lines]
     widths = [max(len(line[i]) for line in table) for i in range(len(header))]
@@ -43,7 +43,8 @@ def _grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """In percent with one decimal; empty for None."""
     return "" if value is None else f"{100 * value:.1f}"
 
 
@@ -52,13 +53,13 @@ def _retrieval(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
         [
             direction,
-            *(_percent(found[column]) for column in RETRIEVAL_COLUMNS),
+            *(percent(found[column]) for column in RETRIEVAL_COLUMNS),
             f"{found['median_rank']:g}",
             *(str(found[column]) for column in ("queries", "unanswerable", "gallery")),
         ]
         for direction, found in scores.items()
     ]
-    return _grid(header, lines)
+    return grid(header, lines)
 
 
 def _zero_shot(scores: Mapping[str, Mapping[str, Any]], source: str) -> str:
@@ -66,12 +67,12 @@ def _zero_shot(scores: Mapping[str, Mapping[str, Any]], source: str) -> str:
     lines = [
         [
             direction,
-            *(_percent(found.get(key)) for key in ("accuracy", "bare", "macro_f1", "chance")),
+            *(percent(found.get(key)) for key in ("accuracy", "bare", "macro_f1", "chance")),
             str(found["samples"]),
         ]
         for direction, found in scores.items()
     ]
-    return f"{_grid(header, lines)}\n(prompts: {source})"
+    return f"{grid(header, lines)}\n(prompts: {source})"
 
 
 def _classification(scores: Mapping[str, Any]) -> str:
@@ -83,22 +84,22 @@ def _classification(scores: Mapping[str, Any]) -> str:
     cells = [
         [
             f"from {name}",
-            _percent(found.get("accuracy")),
-            _percent(found.get("macro_f1")),
+            percent(found.get("accuracy")),
+            percent(found.get("macro_f1")),
             str(found["samples"]),
         ]
         for name, found in lines
     ]
-    return f"{_grid(['classification head', 'accuracy', 'macro-F1', 'samples'], cells)}\n{left_out}"
+    return f"{grid(['classification head', 'accuracy', 'macro-F1', 'samples'], cells)}\n{left_out}"
 
 
 def _matryoshka(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines = []
     for kind, what in (("retrieval", "R@1"), ("zero_shot", "accuracy")):
         for direction in next(iter(scores.values()))[kind]:
-            cells = [_percent(at[kind][direction]) for at in scores.values()]
+            cells = [percent(at[kind][direction]) for at in scores.values()]
             lines.append([f"{direction} {what}", *cells])
-    return _grid(["embedding cut to", *scores], lines) if lines else ""
+    return grid(["embedding cut to", *scores], lines) if lines else ""
 
 
 def _geometry(scores: Mapping[str, Mapping[str, float]]) -> str:

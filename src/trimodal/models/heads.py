@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trimodal.batch import Modality, TokenBatch
+from trimodal.config import ModelConfig
 from trimodal.vocabulary import Range
 from trimodal_kernels import segment_mean
+
+BEST_RQ_CODES = 1024
+"""Codes of each random codebook."""
 
 
 class EmbeddingHead(nn.Module):
@@ -55,12 +59,23 @@ class EmbeddingHead(nn.Module):
 class PredictionHead(nn.Module):
     """What was hidden, from trunk tokens: ids over one range of the table, or plain features."""
 
-    def __init__(self, width: int, feature_dims: Mapping[Modality, int]) -> None:
+    def __init__(self, config: ModelConfig, feature_dims: Mapping[Modality, int]) -> None:
         super().__init__()
+        width = config.trunk.width
         self.transform = nn.Linear(width, width)
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.features = nn.ModuleDict(
             {modality.name.lower(): nn.Linear(width, dim) for modality, dim in feature_dims.items()}
+        )
+        cells = {Modality.VISION: config.vision_codes, Modality.SPEECH: config.speech_codes}
+        self.cells = nn.ModuleDict(
+            {m.name.lower(): nn.Embedding(count, width) for m, count in cells.items()}
+        )
+        self.length = nn.Linear(width, 2)
+        self.best_rq = (
+            nn.Linear(width, config.best_rq_codebooks * BEST_RQ_CODES)
+            if config.best_rq_codebooks
+            else None
         )
 
     def ids(self, x_KD: Tensor, table: Tensor, ids: Range) -> Tensor:
@@ -68,9 +83,31 @@ class PredictionHead(nn.Module):
         rows = table[ids.start : ids.start + ids.size]
         return _upcast(F.linear(self._hidden(x_KD), rows))
 
+    def codes(self, x_KD: Tensor, table: Tensor, modality: Modality, ids: Range) -> Tensor:
+        """Logits (K, C, size) of the C codes that a hidden patch or frame token covers."""
+        cells: Tensor = self.cells[modality.name.lower()].weight  # pyright: ignore
+        return self.ids(x_KD[:, None] + cells, table, ids)
+
     def values(self, x_KD: Tensor, modality: Modality) -> Tensor:
         """Features (K, P) of hidden patches or frames."""
         return _upcast(self.features[modality.name.lower()](self._hidden(x_KD)))
+
+    def quantised(self, x_KD: Tensor) -> Tensor:
+        """Logits (K, codebooks, codes) of the BEST-RQ targets of hidden frames."""
+        assert self.best_rq is not None  # noqa: S101 - a run without codebooks asks for none
+        return _upcast(self.best_rq(self._hidden(x_KD)).unflatten(1, (-1, BEST_RQ_CODES)))
+
+    def lengths(self, x_KD: Tensor) -> Tensor:
+        """(K, 2): mean and logarithm of the deviation of the logarithm of a length.
+
+        The deviation stays above 1/20; below it a few exact answers would outweigh all others.
+        """
+        mean_K, raw_K = _upcast(self.length(self._hidden(x_KD))).unbind(-1)
+        return torch.stack([mean_K, F.softplus(raw_K) + math.log(0.05)], dim=-1)
+
+    def unused(self) -> Tensor:
+        """The sum of the parameters, for a path of gradient zero to those a step leaves out."""
+        return torch.stack([p.sum() for p in self.parameters()]).sum()
 
     def _hidden(self, x_KD: Tensor) -> Tensor:
         return self.norm(F.gelu(self.transform(x_KD)))

@@ -4,6 +4,7 @@ x_TD = Transformer(config)(x_TD, tokens)
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from trimodal.batch import TokenBatch
 from trimodal.config import TransformerConfig
+from trimodal.models.cache import Memory
 from trimodal_kernels import Segments, packed_attention
 
 
@@ -49,14 +51,22 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(head_dim, eps=1e-6)
         self.k_norm = nn.RMSNorm(head_dim, eps=1e-6)
 
-    def forward(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
-        """(T, D) to (T, D)."""
+    def forward(
+        self,
+        x_TD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        segments: Segments,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """(T, D) to (T, D); with a memory, keys are those of its slots."""
         q, k, v = (
             project(x_TD).unflatten(-1, (self.num_heads, -1))
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         q = rotate(self.q_norm(q).to(v.dtype), *rotary)
         k = rotate(self.k_norm(k).to(v.dtype), *rotary)
+        if memory is not None:
+            k, v = memory.write(k, v)
         return self.o_proj(packed_attention(q, k, v, segments).flatten(1))
 
 
@@ -86,9 +96,15 @@ class Block(nn.Module):
         self.mlp = GatedMLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(
+        self,
+        x_TD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        segments: Segments,
+        memory: Memory | None = None,
+    ) -> Tensor:
         """(T, D) to (T, D)."""
-        attended = self.attention(self.attention_norm(x_TD), rotary, segments)
+        attended = self.attention(self.attention_norm(x_TD), rotary, segments, memory)
         x_TD = x_TD + F.dropout(attended, self.dropout, self.training)
         return x_TD + F.dropout(self.mlp(self.mlp_norm(x_TD)), self.dropout, self.training)
 
@@ -102,14 +118,23 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
 
-    def forward(self, x_TD: Tensor, tokens: TokenBatch) -> Tensor:
-        """(T, D) to (T, D); a token sees what `tokens.segments` lets it."""
+    def forward(
+        self, x_TD: Tensor, tokens: TokenBatch, memories: Sequence[Memory] | None = None
+    ) -> Tensor:
+        """(T, D) to (T, D); a token sees what `tokens.segments` lets it.
+
+        Args:
+            x_TD: the tokens.
+            tokens: their positions and segments.
+            memories: for each block, cached keys and values, whose slots are then the keys of the
+                segment table.
+        """
         config = self.config
         rotary = rotary_angles(
             tokens.positions_T2, config.width // config.num_heads, config.rope_theta
         )
-        for block in self.blocks:
-            x_TD = block(x_TD, rotary, tokens.segments)
+        for block, memory in zip(self.blocks, memories or [None] * config.depth, strict=True):
+            x_TD = block(x_TD, rotary, tokens.segments, memory)
         return self.norm(x_TD)
 
     def output_scale(self) -> float:

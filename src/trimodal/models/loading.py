@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from trimodal.batch import Modality
-from trimodal.config import to_dict
 from trimodal.errors import ConfigError, StorageError
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
+from trimodal.schema import to_dict
 
 FLOATING = ("F64", "F32", "F16", "BF16")
 """What safetensors calls the types that weights may have."""
@@ -64,6 +64,9 @@ def _read_config(folder: Path) -> TrimodalConfig:
     names = [modality.data_name for modality in Modality]
     if not isinstance(inputs, list) or not all(name in names for name in inputs):
         raise StorageError(f"{path}: class_inputs must be a list of any of {', '.join(names)}")
+    generates = tree.get("generates", [])
+    if not isinstance(generates, list) or not all(name in names for name in generates):
+        raise StorageError(f"{path}: generates must be a list of any of {', '.join(names)}")
     with _refusals(path):
         return TrimodalConfig.from_pretrained(folder, local_files_only=True)
 

@@ -18,24 +18,34 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from trimodal.batch import (
+    Matching,
     MediaBatch,
     Medium,
     Modality,
+    Prediction,
+    Route,
     Sample,
+    TokenBatch,
     Views,
     pack_media,
     to_device,
 )
-from trimodal.config import ModelConfig, TransformerConfig, parse, to_dict
+from trimodal.config import ModelConfig, TransformerConfig
 from trimodal.errors import DataError, StorageError
+from trimodal.models.decoding import Decoding
 from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
+from trimodal.models.generation import Request, default_decoding, generate, modality_of
 from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
 from trimodal.models.layers import Block, Transformer
+from trimodal.models.matching import ALL_DIFFER, NUM_CLASSES, matching_views
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.speech import SpeechSource
 from trimodal.processors.vision import ImageSource
+from trimodal.schema import parse, to_dict
+from trimodal.views import pack_views
 from trimodal.vocabulary import Vocabulary
+from trimodal_kernels import segment_mean
 
 FUSED = len(Modality)
 """The slot of `TrimodalOutput.z_NSE` after those of the modalities."""
@@ -53,12 +63,14 @@ class TrimodalConfig(PreTrainedConfig):
         architecture: Mapping[str, Any] | None = None,
         class_labels: Sequence[str] = (),
         class_inputs: Sequence[str] = ("image", "text", "speech"),
+        generates: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         parsed = parse(ModelConfig, architecture or {}, "architecture")
         self.architecture = to_dict(parsed)
         self.class_labels = list(class_labels)
         self.class_inputs = list(class_inputs)
+        self.generates = list(generates)
         super().__init__(**kwargs)
 
 
@@ -69,7 +81,9 @@ class TrimodalOutput(ModelOutput):
     z_NSE: Tensor | None = None
     """(N, 4, E) unit-norm embeddings of the samples; zeros where absent."""
     predictions: dict[str, Tensor] | None = None
-    """By modality name, logits (K, size) or features (K, P) for `Views.predictions`."""
+    """By name of the loss, what the heads say to `Views.predictions`."""
+    matching: tuple[Tensor, Tensor] | None = None
+    """Logits (V, classes) and labels (V,) of the tuples of `Batch.matching`."""
     logit_scale: Tensor | None = None
     logit_bias: Tensor | None = None
     zero: Tensor | None = None
@@ -123,12 +137,14 @@ class TrimodalModel(PreTrainedModel):
             for modality, stack in zip(Modality, stacks, strict=True)
         )
         self.modality_embedding = nn.Embedding(len(Modality), width)
+        self.route_embedding = nn.Embedding(len(Route), width)
         self.trunk = Transformer(architecture.trunk)
         self.fusion = EmbeddingHead(width, dim, orders=0)
         self.prediction_head = PredictionHead(
-            width,
+            architecture,
             {Modality.VISION: patch_dim, Modality.SPEECH: speech.stride * speech.num_mels},
         )
+        self.matching_head = nn.Linear(width, NUM_CLASSES)
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
         self.logit_bias = nn.Parameter(torch.zeros(()))
         self.processor_dims = (patch_dim, speech.num_mels)
@@ -142,14 +158,20 @@ class TrimodalModel(PreTrainedModel):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, Transformer):
-            for block in cast(list[Block], module.blocks):
-                for writer in (block.attention.o_proj, block.mlp.down_proj):
-                    nn.init.trunc_normal_(writer.weight, std=module.output_scale())
         elif isinstance(module, PatchFrontend | ConvFrontend):
             nn.init.normal_(module.mask, std=0.02)
         elif isinstance(module, TrimodalModel):
-            nn.init.zeros_(module.fusion.projection.weight)
+            module.init_special()
+
+    def init_special(self) -> None:
+        """What begins otherwise than its kind; a module whose parts are done is not visited."""
+        nn.init.zeros_(self.fusion.projection.weight)
+        # lengths from 7 to 55 are within a deviation, so that the first steps are no leaps
+        nn.init.constant_(self.prediction_head.length.bias, 3.0)
+        for stack in (module for module in self.modules() if isinstance(module, Transformer)):
+            for block in cast(list[Block], stack.blocks):
+                for writer in (block.attention.o_proj, block.mlp.down_proj):
+                    nn.init.trunc_normal_(writer.weight, std=stack.output_scale())
 
     def forward(
         self,
@@ -157,6 +179,7 @@ class TrimodalModel(PreTrainedModel):
         media: Mapping[Modality, MediaBatch],
         sample_N: Mapping[Modality, Tensor],
         views: Views | None = None,
+        matching: Matching | None = None,
     ) -> TrimodalOutput:
         """Everything a step needs of one micro-batch, see `Batch` for the arguments.
 
@@ -186,14 +209,18 @@ class TrimodalModel(PreTrainedModel):
                 zero = zero + 0 * (z_NE.sum() + h_TD.sum())
         predictions: dict[str, Tensor] = {}
         if views is not None:
-            h_TD = self._trunk(torch.cat(observed), views)
+            h_TD = self.trunk(self.enter(torch.cat(observed), views), views.tokens)
             z_NSE = self._fuse(z_NSE, h_TD, views)
             predictions = self._predict(h_TD, views)
+        matched = None
+        if matching is not None and torch.is_grad_enabled():
+            matched = self._match(matching, z_NSE, torch.cat(observed), media, sample_N)
         if self.training:
             zero = zero + 0 * self._unused(torch.cat(observed)[:1], views)
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,
+            matching=matched,
             logit_scale=self.logit_scale.exp(),
             logit_bias=self.logit_bias,
             zero=zero,
@@ -228,10 +255,22 @@ class TrimodalModel(PreTrainedModel):
         """The one table (V, D) of the unified vocabulary, to which the output head is tied."""
         return cast(PieceFrontend, self.encoder(Modality.TEXT).frontend).table.weight
 
-    def _trunk(self, observed_TD: Tensor, views: Views) -> Tensor:
-        tokens = views.tokens
-        h_TD = observed_TD.index_select(0, views.source_T)
-        return self.trunk(h_TD + self.modality_embedding(tokens.modality_T), tokens)
+    def observe(self, media: Mapping[Modality, MediaBatch]) -> Tensor:
+        """Encoder outputs (T, D) as they enter the trunk, vision above text above speech."""
+        encoders = [(self.encoder(modality), media[modality]) for modality in sorted(media)]
+        observed = [encoder.to_trunk(encoder(batch)) for encoder, batch in encoders]
+        return torch.cat(observed) if observed else self.table.new_zeros(0, self.table.shape[1])
+
+    def enter(self, observed_TD: Tensor, views: Views) -> Tensor:
+        """Trunk inputs (T, D): a gather over what is observed and the ids that enter directly."""
+        tokens, direct_TD = views.tokens, F.embedding(views.direct_T, self.table)
+        h_TD = torch.cat([observed_TD, direct_TD.to(observed_TD.dtype)])
+        h_TD = h_TD.index_select(0, views.source_T)
+        return h_TD + self._kind(tokens)
+
+    def _kind(self, tokens: TokenBatch) -> Tensor:
+        """(T, D): of which modality each token is, and how it enters the trunk."""
+        return self.modality_embedding(tokens.modality_T) + self.route_embedding(tokens.route_T)
 
     def _fuse(self, z_NSE: Tensor, h_TD: Tensor, views: Views) -> Tensor:
         """Fill the fused slot: the normalised sum of the members, plus what the trunk adds."""
@@ -241,16 +280,62 @@ class TrimodalModel(PreTrainedModel):
         slot = torch.full_like(views.fused_sample_V, FUSED)
         return z_NSE.index_put((views.fused_sample_V, slot), fused_VE)
 
+    def _match(
+        self,
+        matching: Matching,
+        z_NSE: Tensor,
+        observed_TD: Tensor,
+        media: Mapping[Modality, MediaBatch],
+        sample_N: Mapping[Modality, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and labels of tuples; two media have two set partitions of the five."""
+        chosen, label_V = matching_views(matching, z_NSE, sample_N, self.logit_scale.exp())
+        views = to_device(pack_views(chosen, to_device(media, "cpu")), observed_TD.device)
+        h_TD = self.trunk(self.enter(observed_TD, views), views.tokens)
+        pooled_VD = segment_mean(h_TD, views.tokens.cu_seqlens)
+        logits_VC = self.matching_head(pooled_VD.to(h_TD.dtype)).float()
+        pair_V1 = (matching.members_V3.sum(1) == 2)[:, None]
+        impossible_C = torch.ones(NUM_CLASSES, dtype=torch.bool, device=h_TD.device)
+        impossible_C[[0, ALL_DIFFER]] = False
+        return logits_VC.masked_fill(pair_V1 & impossible_C, float("-inf")), label_V
+
     def _predict(self, h_TD: Tensor, views: Views) -> dict[str, Tensor]:
         return {
-            modality.name.lower(): self._head(h_TD.index_select(0, prediction.token_K), modality)
-            for modality, prediction in views.predictions.items()
+            name: self._head(name, h_TD.index_select(0, prediction.token_K), prediction)
+            for name, prediction in views.predictions.items()
         }
 
-    def _head(self, h_KD: Tensor, modality: Modality) -> Tensor:
+    def _head(self, name: str, h_KD: Tensor, prediction: Prediction) -> Tensor:
+        head, modality = self.prediction_head, prediction.modality
+        ids = self.vocabulary.range_of(modality)
+        loss = name.partition("_")[0]
+        if loss == "length":
+            return head.lengths(h_KD)
+        if loss == "quantised":
+            return head.quantised(h_KD)
+        if loss == "causal":
+            return self.continuations(h_KD)
+        if prediction.target.is_floating_point():
+            return head.values(h_KD, modality)
+        if prediction.target.dim() == 2:
+            return head.codes(h_KD, self.table, modality, ids)
+        return head.ids(h_KD, self.table, ids)
+
+    def continuations(self, h_KD: Tensor) -> Tensor:
+        """Logits (K, size + 1) of the end of a text and of its pieces."""
+        return self.prediction_head.ids(h_KD, self.table, self.vocabulary.continuations)
+
+    def code_logits(self, h_KD: Tensor, modality: Modality) -> Tensor:
+        """Logits (K, size) of the codes of a target picture or utterance."""
+        ids = self.vocabulary.range_of(modality)
+        return self.prediction_head.ids(h_KD, self.table, ids)
+
+    def known_ids(self, modality: Modality) -> int:
+        """How many of the logits of `code_logits` or `continuations` stand for something."""
+        processor = self._require_processor()
         if modality is Modality.TEXT:
-            return self.prediction_head.ids(h_KD, self.table, self.vocabulary.text)
-        return self.prediction_head.values(h_KD, modality)
+            return 1 + processor.text.num_pieces
+        return processor.codes.num_codes(modality) if processor.codes else 0
 
     def _placeholder(self, modality: Modality) -> MediaBatch:
         """One empty token, so that every rank runs every module in every step.
@@ -268,15 +353,13 @@ class TrimodalModel(PreTrainedModel):
 
     def _unused(self, observed_TD: Tensor, views: Views | None) -> Tensor:
         """A scalar through the trunk, fusion, heads and classifier that this batch leaves out."""
-        total = self.logit_scale.new_zeros(())
+        total = self.prediction_head.unused() + self.matching_head.weight.sum()
+        total = total + self.matching_head.bias.sum()
         h_TD = observed_TD
         if views is None:
             tokens = self._placeholder(Modality.TEXT).tokens
-            h_TD = self.trunk(observed_TD + self.modality_embedding(tokens.modality_T), tokens)
+            h_TD = self.trunk(observed_TD + self._kind(tokens), tokens)
             total = total + self.fusion(h_TD, tokens).sum()
-        for modality in Modality:
-            if views is None or modality not in views.predictions:
-                total = total + self._head(h_TD, modality).sum()
         if self.classifier is not None:
             total = total + self.classify(self.fusion.projection(h_TD)).sum()
         return total
@@ -303,9 +386,60 @@ class TrimodalModel(PreTrainedModel):
         Raises:
             DataError: a medium cannot be read, or the lists do not fit together.
         """
+        return self.embed_samples(self._require_processor()(image, text, speech), token_budget)
+
+    def _require_processor(self) -> TrimodalProcessor:
         if self.processor is None:
             raise StorageError("this model has no processor; load it with trimodal.load")
-        return self.embed_samples(self.processor(image, text, speech), token_budget)
+        return self.processor
+
+    def generate(
+        self,
+        image: Sequence[ImageSource | None] | None = None,
+        text: Sequence[str | None] | None = None,
+        speech: Sequence[SpeechSource | None] | None = None,
+        *,
+        to: str,
+        lang: str | None = None,
+        answer: bool = False,
+        complete: Sequence[str | None] | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        decoding: Decoding | None = None,
+    ) -> list[str] | list[np.ndarray]:
+        """Generate a text, a picture or speech from what each row observes.
+
+        Args:
+            image: as in `embed`.
+            text: as in `embed`; with `answer`, written questions.
+            speech: as in `embed`; with `answer`, spoken questions.
+            to: `text`, `image` or `speech`.
+            lang: `en` or `zh`, of a text or an utterance; None leaves it open.
+            answer: answer the question, instead of saying what is observed.
+            complete: texts that the outputs begin with; rows may observe nothing beside them.
+            size: height and width of pictures in pixels, else `model.picture_size`.
+            seed: row i draws with `seed + i`, whatever else is in the call.
+            decoding: how ids are chosen, else `default_decoding`.
+
+        Returns:
+            Texts, (H, W, 3) uint8 pictures, or (S,) float32 samples at `sample_rate`.
+
+        Raises:
+            DataError: a medium cannot be read, or nothing is given.
+            ConfigError: an option that cannot be, or no tokenizer of that modality.
+        """
+        processor = self._require_processor()
+        request = Request(to=modality_of(to), lang=lang, answer=answer, size=size)
+        samples, begun = processor.conditions(image, text, speech, complete)
+        seeds = [seed + i for i in range(len(samples))]
+        decoding = decoding or default_decoding(request.to)
+        made = generate(self, samples, request, decoding, seeds, begun)
+        return [one.output for one in made]  # pyright: ignore[reportReturnType]
+
+    @property
+    def sample_rate(self) -> int:
+        """Of generated speech, in Hz."""
+        return self.architecture.speech_input.sample_rate
 
     def embed_samples(
         self, samples: Sequence[Sample], token_budget: int = 16_384

@@ -1,7 +1,22 @@
 """Losses are pure functions, objectives hold policy, a config names and weights them."""
 
 from trimodal.objectives.contrastive import Embeddings, contrastive, of_batches
-from trimodal.objectives.masked import hidden_counts, masked
-from trimodal.objectives.planning import plan_views
+from trimodal.objectives.matching import draw_matching
+from trimodal.objectives.planning import Plan, Wish, draw_hidden_codes, plan_views
+from trimodal.objectives.predicted import LOSSES, NAMES, predicted, predicted_counts, weights
 
-__all__ = ["Embeddings", "contrastive", "hidden_counts", "masked", "of_batches", "plan_views"]
+__all__ = [
+    "LOSSES",
+    "NAMES",
+    "Embeddings",
+    "Plan",
+    "Wish",
+    "contrastive",
+    "draw_hidden_codes",
+    "draw_matching",
+    "of_batches",
+    "plan_views",
+    "predicted",
+    "predicted_counts",
+    "weights",
+]

@@ -1,28 +1,52 @@
 """Which views the trunk gets of each sample, drawn as a pure function of (seed, step, sample).
 
-fused, masked = plan_views(samples, config.objectives, "views", seed, step)
+plan = plan_views(samples, config.objectives, "views", seed, step)
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
 from trimodal.assembly import Masking, Members
 from trimodal.batch import Medium, Modality, Sample
-from trimodal.config import MaskedConfig, ObjectivesConfig
+from trimodal.config import CausalConfig, MaskedConfig, ObjectivesConfig, TargetConfig
 from trimodal.streams import generator
 
 HELPER_RATE = 0.75
 """How often another modality of a sample helps to predict what is hidden in one."""
+SINGLE_RATE = 0.5
+"""How often a target is predicted from a single modality, whatever else there is."""
+PICTURE_RATE = 0.75
+"""How often a question is about the picture alone."""
 
 
-def plan_views(
-    samples: Sequence[Sample], config: ObjectivesConfig, *keys: str | int
-) -> tuple[list[Members | None], list[Masking | None]]:
-    """The fused and the masked view of each sample, None where it gets none."""
-    fused: list[Members | None] = []
-    masked: list[Masking | None] = []
+@dataclass(frozen=True)
+class Wish:
+    """A target view that a sample is to get; the dataset knows the target."""
+
+    modality: Modality
+    members: Members
+    kin: bool = False
+    """The target is not the sample's own medium but another one of the same meaning."""
+    answer: bool = False
+    """The target is the answer to the sample's question."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The views of samples, in their order."""
+
+    fused: list[Members | None] = field(default_factory=list)
+    masked: list[Masking | None] = field(default_factory=list)
+    wishes: list[list[Wish]] = field(default_factory=list)
+
+
+def plan_views(samples: Sequence[Sample], config: ObjectivesConfig, *keys: str | int) -> Plan:
+    """The fused, the masked and the target views of each sample."""
+    plan = Plan()
     fused_rate = (
         config.contrastive.fused if config.contrastive and config.contrastive.weight else 0.0
     )
@@ -35,20 +59,80 @@ def plan_views(
             members = _draw_members(sample, rng)
         if masked_draw < masked_rate and config.masked is not None:
             masking = _draw_masking(sample, config.masked, rng)
-        fused.append(members)
-        masked.append(masking)
-    return fused, masked
+        plan.fused.append(members)
+        plan.masked.append(masking)
+        plan.wishes.append(_draw_wishes(sample, config, generator("wishes", *keys, sample.id)))
+    return plan
+
+
+def _draw_wishes(sample: Sample, config: ObjectivesConfig, rng: np.random.Generator) -> list[Wish]:
+    wishes: list[Wish | None] = []
+    target, causal = config.target, config.causal
+    if target and target.weight and rng.random() < target.rate:
+        wishes.append(_draw_wish(sample, (Modality.VISION, Modality.SPEECH), target, rng))
+    if causal and causal.weight and rng.random() < causal.rate:
+        if sample.asks and rng.random() < 0.5:
+            wishes.append(Wish(Modality.TEXT, _draw_context(sample, rng), answer=True))
+        else:
+            wishes.append(_draw_wish(sample, (Modality.TEXT,), causal, rng))
+    return [wish for wish in wishes if wish is not None]
+
+
+def _draw_wish(
+    sample: Sample,
+    modalities: Iterable[Modality],
+    config: TargetConfig | CausalConfig,
+    rng: np.random.Generator,
+) -> Wish | None:
+    """A target among those that the sample or its kin has, and what it is predicted from."""
+    possible = [m for m in modalities if m in sample.media or m in sample.kin]
+    if not possible:
+        return None
+    modality = possible[int(rng.integers(len(possible)))]
+    observable = [m for m in sorted(sample.media) if m is not modality or m in sample.kin]
+    dropped = rng.random() < config.drop_condition
+    members = frozenset() if dropped or not observable else _draw_subset(observable, rng)
+    kin = modality in members or modality not in sample.media
+    return Wish(modality, members, kin)
+
+
+def _draw_context(sample: Sample, rng: np.random.Generator) -> Members:
+    """What a question is asked about: mostly the picture, if there is one."""
+    seen = [m for m in sorted(sample.media) if m is not Modality.TEXT]
+    if Modality.VISION in seen and rng.random() < PICTURE_RATE:
+        return frozenset({Modality.VISION})
+    return _draw_subset(seen, rng) if seen else frozenset()
+
+
+def _draw_subset(modalities: Sequence[Modality], rng: np.random.Generator) -> Members:
+    """One of the modalities, or any of their subsets that is not empty."""
+    single = frozenset({modalities[int(rng.integers(len(modalities)))]})
+    sizes = range(1, len(modalities) + 1)
+    choices = [frozenset(c) for size in sizes for c in combinations(modalities, size)]
+    return single if rng.random() < SINGLE_RATE else choices[int(rng.integers(len(choices)))]
+
+
+def draw_hidden_codes(size: int, *keys: str | int) -> np.ndarray:
+    """Which of a target's codes are masked, (size,) bool, at least one.
+
+    The ratio is the cosine of an even draw, so that most are hidden mostly (Chang et al., 2022).
+    """
+    rng = generator("codes", *keys)
+    count = max(1, math.ceil(size * math.cos(math.pi / 2 * rng.random())))
+    hidden = np.zeros(size, dtype=bool)
+    hidden[rng.permutation(size)[:count]] = True
+    return hidden
 
 
 def _draw_members(sample: Sample, rng: np.random.Generator) -> Members:
     present = sorted(sample.media)
     choices = [frozenset(c) for size in (2, 3) for c in combinations(present, size)]
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _draw_masking(sample: Sample, config: MaskedConfig, rng: np.random.Generator) -> Masking:
     present = sorted(sample.media)
-    modality = present[rng.integers(len(present))]
+    modality = present[int(rng.integers(len(present)))]
     others = [m for m in present if m is not modality]
     helpers = frozenset(m for m in others if rng.random() < HELPER_RATE)
     return Masking(modality, draw_hidden(sample.media[modality], config, rng), helpers)

@@ -19,6 +19,7 @@ from torch import Tensor
 from trimodal.batch import Medium, Modality
 from trimodal.config import SpeechInputConfig
 from trimodal.errors import DataError
+from trimodal.tokenizers.mel import mel_spectrogram
 
 SpeechSource = str | Path | bytes | tuple[np.ndarray, int]
 # layer III frames of MPEG 1, 2 and 2.5 (8 to 12 kHz), with and without a checksum
@@ -84,20 +85,9 @@ class SpeechProcessor:
 
     def __init__(self, config: SpeechInputConfig) -> None:
         self.config = config
-        window = round(config.window_ms * config.sample_rate / 1000)
-        self.hop = round(config.hop_ms * config.sample_rate / 1000)
-        self.num_fft = 1 << (window - 1).bit_length()
-        self._mel = torchaudio.transforms.MelSpectrogram(
-            config.sample_rate,
-            n_fft=self.num_fft,
-            win_length=window,
-            hop_length=self.hop,
-            n_mels=config.num_mels,
-            f_min=20.0,
-            power=2.0,
-            norm="slaney",
-            mel_scale="slaney",
-        )
+        self._mel = mel_spectrogram(config)
+        self.hop = int(self._mel.hop_length)
+        self.num_fft = int(self._mel.n_fft)
 
     def decode(self, source: SpeechSource) -> Tensor:
         """A path, encoded bytes or (samples, rate) as a mono waveform (S,) at `sample_rate`.
@@ -211,12 +201,16 @@ class SpeechProcessor:
 
         One mean and one scale for the whole utterance remove its loudness and keep its spectrum.
         """
+        frames = self.log_mel(waveform)
+        return (frames - frames.mean()) / frames.std().clamp_min(1e-3)
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """Log-mel frames (F, M) float32 as they are, before `frames` normalises them."""
         least = self.num_fft // 2 + 1  # reflection at the ends needs this many samples
         if waveform.numel() < least:
             waveform = torch.nn.functional.pad(waveform, (0, least - waveform.numel()))
         with torch.no_grad():
-            frames = self._mel(waveform).clamp_min(LOG_FLOOR * 1e-4).log().T
-        return (frames - frames.mean()) / frames.std().clamp_min(1e-3)
+            return self._mel(waveform).clamp_min(LOG_FLOOR * 1e-4).log().T
 
     def medium(self, frames: Tensor) -> Medium:
         """Pad (F, M) frames with zeros, their mean, to whole tokens."""

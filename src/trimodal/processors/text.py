@@ -81,6 +81,11 @@ class TextProcessor:
         ids = torch.tensor(pieces, dtype=torch.int64) + self.vocabulary.text.start
         return Medium(Modality.TEXT, ids, len(pieces), (len(pieces), 1))
 
+    @property
+    def num_pieces(self) -> int:
+        """How many ids of the text range have a piece."""
+        return self._model.get_piece_size()
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of unified-vocabulary ids.
 

@@ -191,8 +191,12 @@ class VisionProcessor:
 
     def picture(self, patches: Tensor, grid: tuple[int, int]) -> np.ndarray:
         """The inverse of `medium`: (T, P) patches as an (H, W, 3) uint8 array."""
-        rows, columns = grid
-        size = self.config.patch_size
-        pixels = patches.reshape(rows, columns, 3, size, size).permute(0, 3, 1, 4, 2)
-        pixels = pixels.reshape(rows * size, columns * size, 3)
+        pixels = unpatched(patches, grid, self.config.patch_size).permute(1, 2, 0)
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+
+
+def unpatched(patches: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+    """(T, P) patches laid side by side: values (3, H, W)."""
+    rows, columns = grid
+    pixels = patches.reshape(rows, columns, 3, size, size).permute(2, 0, 3, 1, 4)
+    return pixels.reshape(3, rows * size, columns * size)

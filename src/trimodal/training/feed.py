@@ -3,16 +3,20 @@
 for batches in DataLoader(StepFeed(...), sampler=range(start, stop), batch_size=None): ...
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch.utils.data import Dataset
 
-from trimodal.assembly import assemble
-from trimodal.batch import Batch
+from trimodal.assembly import Masking, Writing, assemble
+from trimodal.batch import Batch, Modality, Sample
 from trimodal.config import RunConfig
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import TrimodalError
-from trimodal.objectives import plan_views
+from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_matching, plan_views
 from trimodal.packing import first_fit
 from trimodal.streams import permutation
+from trimodal.tokenizers import BestRQ
 
 
 class StepFeed(Dataset[list[Batch] | TrimodalError]):
@@ -30,6 +34,12 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
         self.share = config.training.batch_size // world_size
         self.rank = rank
         self._orders: dict[int, list[int]] = {}
+        speech = config.model.speech_input
+        self._best_rq = BestRQ(
+            num_mels=speech.num_mels,
+            stride=speech.stride,
+            num_codebooks=max(1, config.model.best_rq_codebooks),
+        )
 
     def indices(self, step: int) -> list[int]:
         """Rows of this rank's share of a step."""
@@ -58,21 +68,69 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             DataError: `FILE:LINE: cause`, a medium cannot be used.
         """
         seed = self.config.seed
-        samples = [self.dataset.sample(i, seed, step) for i in self.indices(step)]
-        fused, masked = plan_views(samples, self.config.objectives, "views", seed, step)
-        costs = []
-        for sample, members, masking in zip(samples, fused, masked, strict=True):
-            cost = sample.num_tokens
-            cost += sum(sample.media[m].num_tokens for m in members or ())
-            if masking is not None:
-                own = sample.media[masking.modality].num_tokens
-                cost += 2 * own + sum(sample.media[m].num_tokens for m in masking.helpers)
-            costs.append(cost)
-        return [
-            assemble(
-                [samples[i] for i in indices],
-                [fused[i] for i in indices],
-                [masked[i] for i in indices],
-            )
-            for indices in first_fit(costs, self.config.training.token_budget)
+        indices = self.indices(step)
+        samples = [self.dataset.sample(i, seed, step) for i in indices]
+        plan = plan_views(samples, self.config.objectives, "views", seed, step)
+        samples = self._tokenized(samples, plan)
+        written = [
+            [self._writing(index, wish, step) for wish in wishes]
+            for index, wishes in zip(indices, plan.wishes, strict=True)
         ]
+        costs = [
+            _cost(*planned)
+            for planned in zip(samples, plan.fused, plan.masked, written, strict=True)
+        ]
+        batches = []
+        for indices in first_fit(costs, self.config.training.token_budget):
+            chosen = [samples[i] for i in indices]
+            batch = assemble(
+                chosen,
+                [plan.fused[i] for i in indices],
+                [plan.masked[i] for i in indices],
+                [written[i] for i in indices],
+            )
+            tuples = draw_matching(chosen, self.config.objectives.matching, "matching", seed, step)
+            batches.append(replace(batch, matching=tuples))
+        return batches
+
+    def _writing(self, index: int, wish: Wish, step: int) -> Writing:
+        keys = (self.config.seed, step)
+        if wish.answer:
+            return self.dataset.answer(index, wish.members, *keys)
+        writing = self.dataset.writing(index, wish.modality, wish.members, wish.kin, *keys)
+        if wish.modality is Modality.TEXT:
+            return writing
+        hidden_T = draw_hidden_codes(len(writing.target.ids), *keys, self.dataset.rows[index].id)
+        return replace(writing, hidden_T=hidden_T)
+
+    def _tokenized(self, samples: Sequence[Sample], plan: Plan) -> list[Sample]:
+        """The samples, those media tokenised of which something is hidden and asked as a code."""
+        samples, config = list(samples), self.config.objectives.masked
+        targets = {
+            Modality.VISION: config.vision_target if config else "",
+            Modality.SPEECH: config.speech_target if config else "",
+        }
+        for modality, target in targets.items():
+            chosen = [i for i, m in enumerate(plan.masked) if m and m.modality is modality]
+            media = [samples[i].media[modality] for i in chosen]
+            if target == "codes" and self.dataset.processor.codes is not None:
+                media = self.dataset.processor.codes.tokenized(media)
+            elif target == "best_rq":
+                media = [replace(m, quantised=self._best_rq.targets(m.features)) for m in media]
+            for i, medium in zip(chosen, media, strict=True):
+                samples[i] = replace(samples[i], media={**samples[i].media, modality: medium})
+        return samples
+
+
+def _cost(
+    sample: Sample,
+    members: frozenset[Modality] | None,
+    masking: Masking | None,
+    writings: Sequence[Writing],
+) -> int:
+    """Tokens that encoders and trunk compute for a sample."""
+    cost = sample.num_tokens + sum(sample.media[m].num_tokens for m in members or ())
+    if masking is not None:
+        own = sample.media[masking.modality].num_tokens
+        cost += 2 * own + sum(sample.media[m].num_tokens for m in masking.helpers)
+    return cost + sum(writing.cost(sample) for writing in writings)

@@ -7,7 +7,7 @@ taken first, then carried into the model micro-batch by micro-batch (GradCache, 
 With a single micro-batch the first pass is the only forward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -15,10 +15,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from trimodal.batch import Batch, Modality
+from trimodal.batch import Batch
 from trimodal.config import RunConfig
 from trimodal.models import TrimodalModel, TrimodalOutput
-from trimodal.objectives import Embeddings, contrastive, hidden_counts, masked, of_batches
+from trimodal.objectives import (
+    LOSSES,
+    NAMES,
+    Embeddings,
+    contrastive,
+    of_batches,
+    predicted,
+    predicted_counts,
+    weights,
+)
 from trimodal.streams import digest
 from trimodal.training.distributed import gather, sum_over_ranks
 
@@ -40,8 +49,9 @@ class StepGradients:
         Returns:
             The losses of the whole step over all ranks, by name; `loss` is their weighted sum.
         """
-        own = [*hidden_counts(batches), int(len(batches) > 1)]
-        *counts, cut = sum_over_ranks([float(n) for n in own], self.accelerator.device)
+        own = [*predicted_counts(batches), int(len(batches) > 1)]
+        *sums, cut = sum_over_ranks([float(n) for n in own], self.accelerator.device)
+        counts = {name: count for name, count in zip(NAMES, sums, strict=True) if count}
         # all ranks take two passes if one does, or their collectives would not match
         cached = cut > 0
         parts, output = [], None
@@ -60,7 +70,7 @@ class StepGradients:
             last = i == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 output = self._forward(batch, step, i) if cached else only
-                total, hidden = self._masked(output, batch, counts)
+                total, predictions = self._predicted(output, batch, counts)
                 total = total + (_required(output.z_NSE) * grads_NSE[i]).sum()
                 if last:
                     total = total + _required(output.logit_scale) * grads[1]
@@ -69,7 +79,7 @@ class StepGradients:
                 self.accelerator.backward(
                     (total + _required(output.zero)) * self.accelerator.num_processes
                 )
-            for name, loss in hidden.items():
+            for name, loss in predictions.items():
                 shares[name] = shares.get(name, 0.0) + float(loss.detach())
         return self._summed(shares, counts)
 
@@ -98,35 +108,35 @@ class StepGradients:
         named = {"contrastive": loss, **{f"contrastive_{name}": x for name, x in pairs.items()}}
         return {name: float(share.detach()) for name, share in named.items()}
 
-    def _masked(
-        self, output: TrimodalOutput, batch: Batch, counts: list[float]
+    def _predicted(
+        self, output: TrimodalOutput, batch: Batch, counts: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """This micro-batch's share: a mean over each modality's tokens, then over modalities."""
+        """This micro-batch's share: a mean over each loss's tokens, then over the losses."""
+        objectives = self.config.objectives
+        predictions, vocabulary = output.predictions or {}, self.bare.vocabulary
+        sums = predicted(predictions, output.matching, batch, vocabulary, objectives)
+        shares = {name: loss / counts[name] for name, loss in sums.items()}
         total = _required(output.logit_scale) * 0
-        config = self.config.objectives.masked
-        if config is None or config.weight == 0:
-            return total, {}
-        shares = {}
-        num_modalities = sum(count > 0 for count in counts)
-        for modality, loss in masked(output.predictions or {}, batch, self.bare.vocabulary).items():
-            share = loss / counts[modality]
-            shares[f"masked_{modality.name.lower()}"] = share
-            total = total + config.weight * share / num_modalities
+        for objective, weight in weights(objectives).items():
+            occurring = [name for name in LOSSES[objective] if name in counts]
+            for name in occurring:
+                if weight and name in shares:
+                    total = total + weight * shares[name] / len(occurring)
         return total, shares
 
-    def _summed(self, shares: dict[str, float], counts: list[float]) -> dict[str, float]:
+    def _summed(self, shares: dict[str, float], counts: Mapping[str, float]) -> dict[str, float]:
         """The losses over all ranks; which of them there are is the same on every rank."""
-        contrasts = [name for name in shares if name.startswith("contrastive")]
-        hidden = [f"masked_{m.name.lower()}" for m in Modality if counts[m] > 0]
-        names = [*contrasts, *hidden]
+        names = [name for name in shares if name.startswith("contrastive")] + list(counts)
         values = [shares.get(name, 0.0) for name in names]
         summed = dict(zip(names, sum_over_ranks(values, self.accelerator.device), strict=True))
         objectives, total = self.config.objectives, 0.0
-        if objectives.contrastive is not None and contrasts:
+        if objectives.contrastive is not None and "contrastive" in summed:
             total += objectives.contrastive.weight * summed["contrastive"]
-        if objectives.masked is not None and hidden:
-            summed["masked"] = sum(summed[name] for name in hidden) / len(hidden)
-            total += objectives.masked.weight * summed["masked"]
+        for objective, weight in weights(objectives).items():
+            occurring = [name for name in LOSSES[objective] if name in counts]
+            if weight and occurring:
+                summed[objective] = sum(summed[name] for name in occurring) / len(occurring)
+                total += weight * summed[objective]
         return {"loss": total, **summed}
 
 

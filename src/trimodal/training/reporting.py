@@ -15,6 +15,7 @@ from trimodal.errors import ConfigError
 from trimodal.training.run import RunDirectory
 
 VALIDATION = "validation/"
+SHOWN = ("loss", "contrastive", "masked", "target", "causal", "matching")
 
 
 class Reporter:
@@ -47,7 +48,7 @@ class Reporter:
         if self._writer is not None:
             for key, value in metrics.items():
                 self._writer.add_scalar(key if "/" in key else f"train/{key}", value, step)
-        brief = {k: f"{metrics[k]:.4g}" for k in ("loss", "contrastive", "masked") if k in metrics}
+        brief = {k: f"{metrics[k]:.4g}" for k in SHOWN if k in metrics}
         if self._bar is not None:
             self._bar.update()
             self._bar.set_postfix(brief)

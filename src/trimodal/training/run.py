@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from trimodal.config import RunConfig, dump_config, to_dict
+from trimodal.config import RunConfig, dump_config
 from trimodal.errors import ConfigError, StorageError
+from trimodal.schema import to_dict
 
 
 class RunDirectory:

@@ -17,12 +17,14 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, to_device
-from trimodal.config import RunConfig, to_dict
+from trimodal.config import RunConfig
 from trimodal.data import read_manifest, read_manifests
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import ConfigError, NumericError, StorageError, TrimodalError
 from trimodal.models import TrimodalConfig, TrimodalModel, load
 from trimodal.processors import TextProcessor, TrimodalProcessor
+from trimodal.schema import to_dict
+from trimodal.tokenizers import Tokenizers
 from trimodal.training.checkpoint import (
     load_newest,
     optimizer_tensors,
@@ -77,9 +79,11 @@ def build_dataset(config: RunConfig, processor: TrimodalProcessor) -> RowDataset
     )
 
 
-def data_fingerprint(config: RunConfig) -> str:
-    """A hash of the bytes of the training manifests and of the tokenizer."""
+def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
+    """A hash of the bytes of the training manifests and of the tokenizers."""
     total = hashlib.sha256()
+    for name, digest in _tokenizer_digests(processor).items():
+        total.update(f"{name}:{digest}".encode())
     for path in (*config.data.train, config.data.tokenizer):
         try:
             total.update(hashlib.sha256(Path(path).read_bytes()).digest())
@@ -99,8 +103,8 @@ class Trainer:
                 f"training.batch_size: {config.training.batch_size} samples cannot be shared "
                 f"equally by {ranks} processes"
             )
-        fingerprint = data_fingerprint(config)
         processor = build_processor(config)
+        fingerprint = data_fingerprint(config, processor)
         dataset = build_dataset(config, processor)
         self.held_out = (
             read_manifest(str(config.data.validation)) if config.training.validate_every else []
@@ -245,7 +249,12 @@ def build_processor(config: RunConfig) -> TrimodalProcessor:
     text = TextProcessor.from_file(
         config.data.tokenizer, Vocabulary(model.vocabulary), model.max_text_tokens
     )
-    return TrimodalProcessor(model, text.proto)
+    folder = config.data.tokenizers
+    tokenizers = None if folder is None else Tokenizers.load(folder)
+    for name in config.objectives.tokenized:
+        if tokenizers is None or getattr(tokenizers, name) is None:
+            raise ConfigError(f"data.tokenizers: {folder} holds no {name} tokenizer")
+    return TrimodalProcessor(model, text.proto, tokenizers)
 
 
 def _model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
@@ -260,6 +269,7 @@ def _model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
         model = load(folder)
         _check_start(model, config, processor)
     model.processor = processor
+    model.config.generates = list(config.objectives.generates)
     return model
 
 
@@ -273,6 +283,16 @@ def _check_start(model: TrimodalModel, config: RunConfig, processor: TrimodalPro
         raise ConfigError(
             f"{where} has another tokenizer than data.tokenizer: {config.data.tokenizer}"
         )
+    before, now = _tokenizer_digests(model.processor), _tokenizer_digests(processor)
+    for kind in before:
+        if before[kind] != now.get(kind):
+            raise ConfigError(f"{where} has another {kind} than data.tokenizers")
+
+
+def _tokenizer_digests(processor: TrimodalProcessor) -> dict[str, str]:
+    """By kind, what codes mean; the vocoder may change."""
+    digests = {} if processor.codes is None else processor.codes.tokenizers.fingerprints()
+    return {kind: digest for kind, digest in digests.items() if kind != "vocoder"}
 
 
 def _summary(model: TrimodalModel, feed: StepFeed, step: int, total: int) -> str:

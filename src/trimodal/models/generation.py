@@ -1,0 +1,263 @@
+"""Generation of one modality from any others by a model with its processor.
+
+texts = generate(model, samples, Request(to=Modality.TEXT, lang="zh"), Decoding(), seeds=[0, 1])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from trimodal.assembly import Writing
+from trimodal.batch import Medium, Modality, Sample, Target
+from trimodal.config import LANGUAGES
+from trimodal.errors import ConfigError, DataError
+from trimodal.models.decoding import (
+    Decoding,
+    Steps,
+    decode_codes,
+    decode_texts,
+    draw_length,
+    finish,
+)
+from trimodal.models.prefix import Prefix
+from trimodal.packing import first_fit
+from trimodal.processors.codes import CodeProcessor
+from trimodal.vocabulary import prompt
+
+if TYPE_CHECKING:
+    from trimodal.models.trimodal import TrimodalModel
+
+
+def modality_of(name: str) -> Modality:
+    """The modality that is called `image`, `text` or `speech`.
+
+    Raises:
+        ConfigError: it is called otherwise.
+    """
+    names = [modality.data_name for modality in Modality]
+    if name not in names:
+        raise ConfigError(f"{name!r} is not one of {', '.join(names)}")
+    return Modality.of(name)
+
+
+def default_decoding(to: Modality) -> Decoding:
+    """The most likely text; drawn pictures and speech, a little guided."""
+    if to is Modality.TEXT:
+        return Decoding(temperature=0.0)
+    return Decoding(guidance=1.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be generated, the same for all samples of a call.
+
+    Raises:
+        ConfigError: a language or a combination that there is not.
+    """
+
+    to: Modality
+    lang: str | None = None
+    """In which language a text or an utterance is to be; None leaves it open."""
+    answer: bool = False
+    """Answer what the text or the speech asks, instead of saying the same."""
+    size: tuple[int, int] | None = None
+    """Height and width of a picture in pixels; None takes that of the architecture."""
+
+    def __post_init__(self) -> None:
+        if self.lang is not None and self.lang not in LANGUAGES:
+            raise ConfigError(f"lang must be {' or '.join(LANGUAGES)}, got {self.lang!r}")
+        if self.answer and self.to is not Modality.TEXT:
+            raise ConfigError("an answer is a text; it cannot be generated as another modality")
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The special tokens that ask for it."""
+        lang = None if self.to is Modality.VISION else self.lang
+        return prompt(self.to, lang, answer=self.answer)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The ids of one output, and what they stand for."""
+
+    target: Target
+    output: str | np.ndarray
+    """A text, an (H, W, 3) uint8 picture, or (S,) float32 samples in [-1, 1]."""
+
+
+def generate(
+    model: "TrimodalModel",
+    samples: Sequence[Sample],
+    request: Request,
+    decoding: Decoding,
+    seeds: Sequence[int],
+    begun: Sequence[Medium | None] | None = None,
+    token_budget: int = 16_384,
+) -> list[Generation]:
+    """Generate one output for each sample, the same alone or together.
+
+    Args:
+        model: with its processor.
+        samples: what is observed; without media, nothing is.
+        request: what to generate.
+        decoding: how ids are chosen.
+        seeds: of each sample; nothing else decides its draws.
+        begun: texts that the outputs begin with, for completions.
+        token_budget: tokens of prefixes and targets that are held at once.
+
+    Raises:
+        ConfigError: the model was not trained to generate that, or lacks the tokenizer.
+        DataError: a picture of that size cannot be made of codes.
+    """
+    was_training = model.training
+    steps = generate_steps(model.eval(), samples, request, decoding, seeds, begun, token_budget)
+    try:
+        return finish(steps)
+    finally:
+        model.train(was_training)
+
+
+@torch.inference_mode()
+def generate_steps(
+    model: "TrimodalModel",
+    samples: Sequence[Sample],
+    request: Request,
+    decoding: Decoding,
+    seeds: Sequence[int],
+    begun: Sequence[Medium | None] | None = None,
+    token_budget: int = 16_384,
+) -> Steps[list[Generation]]:
+    """The same by a model in evaluation mode, step by step, so that other work may come between.
+
+    Between two steps the ids of the texts that grew are there, by their place among the samples.
+    """
+    room = check_room(model, request, decoding)
+    begun = begun or [None] * len(samples)
+    if request.to is not Modality.TEXT and any(text is not None for text in begun):
+        raise ConfigError("only a text can be completed")
+    costs = [
+        2 * sample.num_tokens + room + (text.num_tokens if text else 0)
+        for sample, text in zip(samples, begun, strict=True)
+    ]
+    found: dict[int, Target] = {}
+    for indices in first_fit(costs, token_budget):
+        steps = _targets(
+            model,
+            [samples[i] for i in indices],
+            request,
+            decoding,
+            [seeds[i] for i in indices],
+            [begun[i] for i in indices],
+        )
+        while True:
+            try:
+                grown = next(steps)
+            except StopIteration as end:
+                found.update(zip(indices, end.value, strict=True))
+                break
+            yield {indices[i]: ids for i, ids in grown.items()}
+    return _outputs(model, request.to, [found[i] for i in range(len(samples))])
+
+
+def _targets(
+    model: "TrimodalModel",
+    samples: Sequence[Sample],
+    request: Request,
+    decoding: Decoding,
+    seeds: Sequence[int],
+    begun: Sequence[Medium | None],
+) -> Steps[list[Target]]:
+    asked = Target(request.to, torch.zeros(0, dtype=torch.int64), (0, 1), request.prompt)
+    writings = [Writing(asked, frozenset(sample.media)) for sample in samples]
+    samples = list(samples)
+    if decoding.guidance != 1:
+        samples += [replace(sample, media={}) for sample in samples]
+        writings += [Writing(asked, frozenset())] * len(writings)
+    copies = len(samples) // len(seeds)
+    if request.to is Modality.TEXT:
+        starts = [[] if text is None else text.features.tolist() for text in begun]
+        rooms = [len(start) + decoding.max_tokens for start in starts] * copies
+        prefix = Prefix(model, samples, writings, rooms)
+        texts = yield from decode_texts(prefix, starts, decoding, seeds)
+        return [
+            replace(asked, ids=torch.tensor(ids, dtype=torch.int64), grid=(len(ids), 1))
+            for ids in texts
+        ]
+    codes = _codes(model)
+    most = check_room(model, request, decoding)
+    prefix = Prefix(model, samples, writings, [most] * len(samples))
+    if request.to is Modality.VISION:
+        grids = [_grid(model, request)] * len(seeds)
+    else:
+        lengths = model.prediction_head.lengths(prefix.last_ND[: len(seeds)]).tolist()
+        grids = [
+            (draw_length(mean, deviation, decoding, seed, most), 1)
+            for (mean, deviation), seed in zip(lengths, seeds, strict=True)
+        ]
+    empty = [codes.empty_target(request.to, grid, request.prompt) for grid in grids]
+    return (yield from decode_codes(prefix, empty, decoding, seeds))
+
+
+def _outputs(model: "TrimodalModel", to: Modality, targets: Sequence[Target]) -> list[Generation]:
+    assert model.processor is not None  # noqa: S101 - `TrimodalModel.generate` checks it
+    if to is Modality.TEXT:
+        outputs = [model.processor.text.decode(target.ids.tolist()) for target in targets]
+    elif to is Modality.VISION:
+        outputs = _codes(model).pictures(targets)
+    else:
+        outputs = _codes(model).waveforms(targets)
+    return [Generation(target, out) for target, out in zip(targets, outputs, strict=True)]
+
+
+def _codes(model: "TrimodalModel") -> CodeProcessor:
+    codes = model.processor and model.processor.codes
+    if codes is None:
+        raise ConfigError(
+            "this model has no learnt tokenizers, so it writes texts alone; see data.tokenizers"
+        )
+    return codes
+
+
+def _grid(model: "TrimodalModel", request: Request) -> tuple[int, int]:
+    tokenizer = _codes(model).tokenizers.vision
+    if tokenizer is None:
+        raise ConfigError("this model has no vision tokenizer, so it draws no pictures")
+    size, stride = request.size or model.architecture.picture_size, tokenizer.config.stride
+    height, width = size
+    most = model.architecture.vision_input.max_tokens * model.architecture.vision_codes
+    whole = min(size) > 0 and not (height % stride or width % stride)
+    if not whole or height * width // stride**2 > most:
+        raise DataError(
+            f"a picture of {height} x {width} pixels cannot be drawn: both sides must be multiples "
+            f"of {stride}, and {most * stride**2} pixels are the most",
+            code="invalid_size",
+        )
+    return height // stride, width // stride
+
+
+def check_room(model: "TrimodalModel", request: Request, decoding: Decoding) -> int:
+    """Ids of an output at most.
+
+    Raises:
+        ConfigError: the model was not trained to generate that, or lacks the tokenizer.
+        DataError: a picture of that size cannot be made of codes.
+    """
+    if request.to.data_name not in model.config.generates:
+        learnt = ", ".join(model.config.generates) or "nothing"
+        raise ConfigError(
+            f"this model was not trained to generate {request.to.data_name}; it generates {learnt}"
+        )
+    if request.to is Modality.TEXT:
+        return decoding.max_tokens
+    if request.to is Modality.VISION:
+        rows, columns = _grid(model, request)
+        return rows * columns
+    tokenizer = _codes(model).tokenizers.speech
+    if tokenizer is None:
+        raise ConfigError("this model has no speech tokenizer, so it does not speak")
+    speech = model.architecture.speech_input
+    frames = model.architecture.spoken_seconds * 1000 / speech.hop_ms
+    return max(1, int(frames / tokenizer.config.stride))

@@ -1,0 +1,115 @@
+"""What several samples observe and are asked, computed once for all that is decoded after it.
+
+prefix = Prefix(model, samples, writings, rooms=[16, 16])
+h_TD = prefix.extend([0, 1], ids, positions)
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trimodal.assembly import Writing, assemble
+from trimodal.batch import Route, Sample, TokenBatch, to_device
+from trimodal.models.cache import KeyValueCache
+from trimodal_kernels import Kind, Segments
+
+if TYPE_CHECKING:
+    from trimodal.models.trimodal import TrimodalModel
+
+
+class Prefix:
+    """Cached keys and values of observed tokens and prompts, a sequence for each writing.
+
+    Args:
+        model: in evaluation mode.
+        samples: what is observed.
+        writings: of each sample, with targets that have no ids yet and one modality in all.
+        rooms: ids that will be decoded at most, for each sample.
+    """
+
+    def __init__(
+        self,
+        model: "TrimodalModel",
+        samples: Sequence[Sample],
+        writings: Sequence[Writing],
+        rooms: Sequence[int],
+    ) -> None:
+        self.model = model
+        self.modality = writings[0].target.modality
+        batch = to_device(assemble(samples, written=[[w] for w in writings]), model.device)
+        views = batch.views
+        assert views is not None  # noqa: S101 - every sample has a writing
+        bounds = views.tokens.cu_seqlens.tolist()
+        self.lengths = [b - a for a, b in pairwise(bounds)]
+        x_TD = model.enter(model.observe(batch.media), views)
+        sizes = [length + room for length, room in zip(self.lengths, rooms, strict=True)]
+        self.cache = KeyValueCache(model.architecture.trunk, sizes, like=x_TD)
+        slots, rows = [], []
+        for i, start in enumerate(bounds[:-1]):
+            slots.append(self.cache.starts[i] + np.arange(self.lengths[i]))
+            shift = self.cache.starts[i] - start
+            rows += [
+                (q0, q1, k0 + shift, k1 + shift, kind)
+                for q0, q1, k0, k1, kind in views.tokens.segments.table_S5.tolist()
+                if start <= k0 < bounds[i + 1]
+            ]
+        h_TD = self._trunk(x_TD, views.tokens.positions_T2, slots, rows)
+        self.last_ND = h_TD[torch.tensor(bounds[1:], device=h_TD.device) - 1]
+
+    def extend(
+        self,
+        sequences: Sequence[int],
+        ids: Sequence[Tensor],
+        positions: Sequence[np.ndarray],
+        *,
+        keep: bool,
+    ) -> Tensor:
+        """Trunk outputs (T, D) of ids behind what some of the sequences hold so far.
+
+        Args:
+            sequences: which, each once.
+            ids: (n,) unified ids of each.
+            positions: (n, 2) of each, see `Target.positions`.
+            keep: what comes next stands behind these ids; otherwise it replaces them.
+        """
+        slots, rows, at = [], [], 0
+        for i, new in zip(sequences, ids, strict=True):
+            start, length, size = self.cache.starts[i], self.lengths[i], len(new)
+            slots.append(start + length + np.arange(size))
+            rows.append((at, at + size, start, start + length + size, Kind.FULL))
+            at += size
+            self.lengths[i] += size if keep else 0
+        device = self.model.device
+        positions_T2 = torch.from_numpy(np.concatenate(positions)).to(device)
+        x_TD = F.embedding(torch.cat(list(ids)).to(device), self.model.table)
+        kind_D = self.model.modality_embedding.weight[int(self.modality)]
+        x_TD = x_TD + kind_D + self.model.route_embedding.weight[int(Route.TARGET)]
+        return self._trunk(x_TD, positions_T2, slots, rows)
+
+    def _trunk(
+        self,
+        x_TD: Tensor,
+        positions_T2: Tensor,
+        slots: Sequence[np.ndarray],
+        rows: Sequence[Sequence[int]],
+    ) -> Tensor:
+        size, device = len(x_TD), x_TD.device
+        tokens = TokenBatch(
+            positions_T2=positions_T2,
+            modality_T=torch.full((size,), int(self.modality), device=device),
+            route_T=torch.full((size,), int(Route.TARGET), device=device),
+            cu_seqlens=torch.tensor([0, *accumulate(map(len, slots))], device=device),
+            segments=Segments.from_rows(rows, size, self.cache.num_slots).to(device),
+        )
+        slot_T = torch.from_numpy(np.concatenate(slots)).to(device)
+        return self.model.trunk(x_TD, tokens, self.cache.at(slot_T))
+
+
+def null_writing(writing: Writing) -> Writing:
+    """The same without anything observed, for guidance."""
+    return Writing(writing.target, frozenset())
