@@ -13,23 +13,42 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from trimodal_serving import chat, pictures, speech, transcription
 from trimodal_serving.engine import Embedding, Engine
-from trimodal_serving.errors import ServingError, client_closed, internal, nonfinite
+from trimodal_serving.errors import (
+    ServingError,
+    client_closed,
+    internal,
+    model_not_found,
+    nonfinite,
+)
+from trimodal_serving.fields import check_json
 from trimodal_serving.guard import Guard
 from trimodal_serving.inputs import Input
-from trimodal_serving.protocol import model_not_found, parse_request, render_answer
+from trimodal_serving.protocol import parse_request, render_answer
+from trimodal_serving.replies import Answer, event
 
-CAPABILITIES = ("embed.text", "embed.image", "embed.audio")
+EMBEDDING = ("embed.text", "embed.image", "embed.audio")
+GENERATION = {"text": ("chat", "transcribe"), "image": ("image",), "speech": ("speech",)}
+"""What a model that learnt to generate one of these can do besides."""
+ANSWERS: dict[str, Answer] = {
+    "/v1/chat/completions": chat.answer,
+    "/v1/audio/transcriptions": transcription.transcribe,
+    "/v1/audio/translations": transcription.translate,
+    "/v1/audio/speech": speech.answer,
+    "/v1/images/generations": pictures.answer,
+}
+"""Where media are generated."""
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 _REFUSALS = {
     400: ("bad_request", "the request cannot be served"),
-    404: ("not_found", "there is nothing at this path; /v1/embeddings and /v1/models are served"),
+    404: ("not_found", "there is nothing at this path; GET /v1/models says what is served"),
     405: ("method_not_allowed", "this path does not answer this method"),
 }
 
@@ -66,6 +85,9 @@ def create_app(
     _add_health(app, engine)
     _add_models(app, engine, name)
     _add_embeddings(app, engine, name)
+    for path, answer in ANSWERS.items():
+        _add_answer(app, engine, name, path, answer)
+    _add_voices(app)
     return Guard(app, max_body_bytes)
 
 
@@ -104,7 +126,8 @@ def _add_models(app: FastAPI, engine: Engine, name: str) -> None:
             "object": "model",
             "created": created,
             "owned_by": "trimodal",
-            "capabilities": CAPABILITIES,
+            "capabilities": _capabilities(engine.generates),
+            "generates": engine.generates,
             "dimensions": engine.dimensions,
         }
 
@@ -123,7 +146,7 @@ def _add_embeddings(app: FastAPI, engine: Engine, name: str) -> None:
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         dimensions = engine.dimensions
-        _check_content_type(request)
+        check_json(request.headers.get("content-type", ""))
         # parsing and rendering of large requests would hold up every other one
         parsed = await asyncio.to_thread(parse_request, await request.body(), name, dimensions)
         embedded = await _unless_gone(request, engine.embed(parsed.inputs))
@@ -133,12 +156,38 @@ def _add_embeddings(app: FastAPI, engine: Engine, name: str) -> None:
         return Response(body, media_type="application/json")
 
 
-def _check_content_type(request: Request) -> None:
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if kind.lower() != "application/json":
-        raise ServingError(
-            415, "unsupported_content_type", "the content-type must be application/json"
-        )
+def _capabilities(generates: Sequence[str]) -> list[str]:
+    return [*EMBEDDING, *(word for kind in generates for word in GENERATION[kind])]
+
+
+def _add_answer(app: FastAPI, engine: Engine, name: str, path: str, answer: Answer) -> None:
+    @app.post(path)
+    async def endpoint(request: Request) -> Response:
+        kind = request.headers.get("content-type", "")
+        work = answer(engine, name, kind, await request.body())
+        reply = await _unless_gone(request, work)
+        if isinstance(reply.body, bytes):
+            return Response(reply.body, headers={"content-type": reply.media_type})
+        # ends what it sends when the client goes away, and with it what is generated
+        body = _to_the_end(reply.body, request.scope["request_id"])
+        return StreamingResponse(body, headers={"content-type": reply.media_type})
+
+
+async def _to_the_end(body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
+    """A stream whose last event says what went wrong in it."""
+    try:
+        async for chunk in body:
+            yield chunk
+    except ServingError as error:
+        if error.status == 500:
+            logger.error("request %s failed", request_id, exc_info=error)
+        yield event(error.envelope())
+
+
+def _add_voices(app: FastAPI) -> None:
+    @app.get("/v1/audio/voices")
+    async def voices() -> dict[str, Any]:
+        return speech.VOICES
 
 
 def _cut(embedded: list[Embedding], inputs: Sequence[Input], dimensions: int) -> np.ndarray:

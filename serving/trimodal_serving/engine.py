@@ -1,47 +1,40 @@
-"""A model behind an asynchronous queue: media in, embeddings out, no web library.
+"""A model behind an asynchronous queue: media in, embeddings or media out, no web library.
 
 embeddings = await engine.embed(parse_inputs("a red circle", None))
+made = await engine.generate(Order(item, to=Modality.VISION))
 """
 
 import asyncio
-import itertools
 import logging
-import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from trimodal.assembly import embedding_cost
-from trimodal.batch import Medium, Modality, Sample
+from trimodal.batch import Modality, Sample
 from trimodal.config import ModelConfig
-from trimodal.errors import DataError, NumericError, StorageError
+from trimodal.errors import NumericError, StorageError
 from trimodal_serving.admission import Admission
-from trimodal_serving.errors import ServingError, internal, rejected
-from trimodal_serving.inputs import Input, Source
-from trimodal_serving.media import EncodedMedium, invalid
-from trimodal_serving.scheduler import Scheduler
+from trimodal_serving.composition import Composition
+from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
+from trimodal_serving.errors import ServingError
+from trimodal_serving.fulfilment import Fulfilment, Made
+from trimodal_serving.inputs import Input
+from trimodal_serving.orders import Order
+from trimodal_serving.scheduler import Scheduler, in_order
 from trimodal_serving.worker import Embedder, Worker
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
+    from trimodal.models import TrimodalModel
     from trimodal.processors import TrimodalProcessor
 
-CHUNK = 8
-"""Texts tokenised before another request gets its turn; other inputs are decoded one by one."""
-MAX_CHARACTERS = 64
-"""Characters a token of the longest text; one beyond that is refused before anything is done.
-
-A piece has at most 16 characters, and normalising makes one of at most four: only runs of spaces
-or invisible characters could bring a longer text within the tokens.
-"""
 QUEUED_BATCHES = 16
 """Batches of work that the server takes in."""
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,9 @@ class _Running:
 
     processor: "TrimodalProcessor"
     architecture: ModelConfig
+    generates: tuple[str, ...]
     scheduler: Scheduler
+    fulfilment: Fulfilment
 
 
 class Engine:
@@ -81,9 +76,7 @@ class Engine:
         self._token_budget = token_budget
         self._admission = Admission(QUEUED_BATCHES * token_budget)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
-        self._num_decoders = min(4, os.cpu_count() or 1)
-        self._decoders = ThreadPoolExecutor(self._num_decoders, thread_name_prefix="decode")
+        self._decoders = Decoders()
         self._running: _Running | None = None
         self._closing = False
 
@@ -107,8 +100,18 @@ class Engine:
                 raise NumericError("the model computes no finite vector, its weights are broken")
             logger.error("the model failed on its first sample", exc_info=first)
             raise StorageError("the model fails on what its processor makes of media") from first
-        scheduler = Scheduler(compute, self._worker, self._token_budget, self._admission.observe)
-        self._running = _Running(processor, model.architecture, scheduler)
+        generating = cast("TrimodalModel", model)
+        scheduler = Scheduler(
+            compute,
+            self._worker,
+            self._token_budget,
+            self._admission.observe,
+            lambda tasks: Composition(generating, tasks, self._token_budget),
+        )
+        fulfilment = Fulfilment(generating, processor, self._decoders, self._admission, scheduler)
+        self._running = _Running(
+            processor, model.architecture, _generates(model), scheduler, fulfilment
+        )
 
     def check(self) -> None:
         """Return if requests are answered.
@@ -127,6 +130,15 @@ class Engine:
         """
         return self._ready().architecture.dimensions
 
+    @property
+    def generates(self) -> tuple[str, ...]:
+        """What the model learnt to generate, of `image`, `text` and `speech`.
+
+        Raises:
+            ServingError: the server is not ready.
+        """
+        return self._ready().generates
+
     def _ready(self) -> _Running:
         if self._closing:
             raise ServingError(503, "draining", "the server stops", retry_after=1)
@@ -143,31 +155,28 @@ class Engine:
             ServingError: not ready, full, or an input that cannot be embedded; `param` says which.
         """
         running = self._ready()
-        _check_lengths(inputs, running.processor.config.max_text_tokens)
-        most = sum(_most_tokens(item, running.architecture) for item in inputs)
+        check_lengths(inputs, running.processor.config.max_text_tokens)
+        most = sum(most_tokens(item, running.architecture) for item in inputs)
         with self._admission.admit(most) as ticket:
-            samples = await self._decode(inputs, running.processor)
+            samples = await self._decoders.samples(inputs, running.processor)
             ticket.tokens = sum(map(embedding_cost, samples))
-            vectors = await _in_order([running.scheduler.submit(s) for s in samples], inputs)
+            vectors = await in_order([running.scheduler.submit(s) for s in samples], inputs)
         return [
             Embedding(vector, {m: medium.num_tokens for m, medium in sample.media.items()})
             for vector, sample in zip(vectors, samples, strict=True)
         ]
 
-    async def _decode(
-        self, inputs: Sequence[Input], processor: "TrimodalProcessor"
-    ) -> list[Sample]:
-        loop = asyncio.get_running_loop()
-        # alone a request has a chunk for every thread; beside others it waits for its turn
-        turns = asyncio.Semaphore(self._num_decoders)
+    async def generate(self, order: Order) -> Made:
+        """Carry out an order, see `Fulfilment.generate`.
 
-        async def decode(chunk: Sequence[Input]) -> list[Sample]:
-            executor = self._tokenizer if _is_text(chunk[0]) else self._decoders
-            async with turns:
-                return await loop.run_in_executor(executor, _samples, chunk, processor)
+        Raises:
+            ServingError: not ready, full, or an order that cannot be carried out.
+        """
+        return await self._ready().fulfilment.generate(order)
 
-        chunks = [asyncio.create_task(decode(chunk)) for chunk in _chunks(inputs)]
-        return [sample for chunk in await _in_order(chunks) for sample in chunk]
+    def stream(self, order: Order) -> "AsyncIterator[str | Made]":
+        """The same for a text, piece by piece, see `Fulfilment.stream`."""
+        return self._ready().fulfilment.stream(order)
 
     async def close(self, drain_seconds: float = 30.0) -> None:
         """Take nothing in any more, let what is inside finish for a while, then stop."""
@@ -180,26 +189,8 @@ class Engine:
             logger.warning("stopped with %d tokens unfinished", self._admission.tokens)
         if self._running is not None:
             await self._running.scheduler.stop()
-        for executor in (self._tokenizer, self._decoders, self._worker):
-            executor.shutdown(wait=False, cancel_futures=True)
-
-
-async def _in_order(
-    futures: Sequence[asyncio.Future[T]], inputs: Sequence[Input] | None = None
-) -> list[T]:
-    """The results, or the error of the first that failed; then the others are given up."""
-    results = []
-    try:
-        for i, future in enumerate(futures):
-            try:
-                results.append(await future)
-            except ServingError as error:
-                raise error.at(inputs[i].where) if inputs else error from error.__cause__
-    finally:
-        for future in futures:
-            if not future.cancel() and not future.cancelled():
-                future.exception()  # looked at, so that asyncio does not complain about it
-    return results
+        self._decoders.close()
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
 
 def _first_sample(processor: "TrimodalProcessor") -> Sample:
@@ -212,60 +203,5 @@ def _first_sample(processor: "TrimodalProcessor") -> Sample:
     return Sample("0", {m: processor.medium(m, source) for m, source in sources.items()}, 0)
 
 
-def _check_lengths(inputs: Sequence[Input], max_text_tokens: int) -> None:
-    limit = MAX_CHARACTERS * max_text_tokens
-    for item in inputs:
-        text = item.media.get(Modality.TEXT)
-        if isinstance(text, str) and len(text) > limit:
-            message = f"text has {len(text)} characters, the limit is {limit}"
-            raise ServingError(400, "context_length_exceeded", message, param=item.where)
-
-
-def _is_text(item: Input) -> bool:
-    return item.media.keys() == {Modality.TEXT}
-
-
-def _chunks(inputs: Sequence[Input]) -> Iterator[list[Input]]:
-    for is_text, group in itertools.groupby(inputs, _is_text):
-        items = list(group)
-        size = CHUNK if is_text else 1
-        for i in range(0, len(items), size):
-            yield items[i : i + size]
-
-
-def _most_tokens(item: Input, architecture: ModelConfig) -> int:
-    speech = architecture.speech_input
-    most = {
-        Modality.VISION: architecture.vision_input.max_tokens,
-        Modality.TEXT: architecture.max_text_tokens,
-        Modality.SPEECH: math.ceil(speech.max_seconds * 1000 / speech.hop_ms / speech.stride),
-    }
-    tokens = sum(
-        min(most[modality], 4 * len(source) + 1) if isinstance(source, str) else most[modality]
-        for modality, source in item.media.items()
-    )
-    return tokens * (1 + (len(item.media) > 1))
-
-
-def _samples(inputs: Sequence[Input], processor: "TrimodalProcessor") -> list[Sample]:
-    samples = []
-    for item in inputs:
-        try:
-            media = {m: _medium(m, source, processor) for m, source in item.media.items()}
-        except ServingError as error:
-            raise error.at(item.where) from None
-        except DataError as error:
-            raise rejected(error, item.where) from None
-        except Exception as error:
-            raise internal(item.where) from error
-        samples.append(Sample(item.where, media, 0))
-    return samples
-
-
-def _medium(modality: Modality, source: Source, processor: "TrimodalProcessor") -> Medium:
-    if isinstance(source, EncodedMedium):
-        medium = processor.medium(modality, source.decode())
-        if not medium.features.isfinite().all():
-            raise invalid(modality, "holds numbers too large to compute with")
-        return medium
-    return processor.medium(modality, source)
+def _generates(model: Embedder) -> tuple[str, ...]:
+    return tuple(model.config.generates)

@@ -82,6 +82,12 @@ def nonfinite(param: str | None = None) -> ServingError:
     return ServingError(500, "nonfinite_output", message, param=param)
 
 
+def model_not_found(served: str) -> ServingError:
+    """The client asks for a model under a name that is not `served`."""
+    message = f"there is no model of that name here; this server has `{served}`"
+    return ServingError(404, "model_not_found", message, param="model")
+
+
 def client_closed() -> ServingError:
     """The client went away; nobody reads this answer."""
     return ServingError(499, "client_closed_request", "the client closed the connection")

@@ -3,19 +3,20 @@
 inputs = parse_inputs(["a dog", "a cat"], modality=None)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
-from trimodal_serving.media import EncodedMedium
+from trimodal_serving.fields import shown
+from trimodal_serving.media import EncodedMedium, RawMedium
 
 MAX_INPUTS = 2048
 MAX_MEDIA = 64
 """Images and utterances over all inputs of a request."""
 
-Source = str | EncodedMedium
+Source = str | EncodedMedium | RawMedium
 NAMES = {
     "image": Modality.VISION,
     "text": Modality.TEXT,
@@ -97,10 +98,21 @@ def _media(item: Any, modality: Modality | None) -> dict[Modality, Source]:
         )
     if "content" in item:
         _only(item, {"content"})
-        parts = _parts(item["content"])
-    else:
-        _only(item, set(NAMES))
-        parts = [(NAMES[key], _unwrap(value, NAMES[key])) for key, value in item.items()]
+        return parse_content(item["content"])
+    _only(item, set(NAMES))
+    return _one_of_each([(NAMES[key], _unwrap(value, NAMES[key])) for key, value in item.items()])
+
+
+def parse_content(content: Any) -> dict[Modality, Source]:
+    """The media of a message's content: a string, or a list of parts.
+
+    Raises:
+        ServingError: none of the known forms, nothing, or two of one modality.
+    """
+    return _one_of_each(_parts(content))
+
+
+def _one_of_each(parts: Sequence[tuple[Modality, Any]]) -> dict[Modality, Source]:
     media: dict[Modality, Source] = {}
     for kind, value in parts:
         if kind in media:
@@ -143,19 +155,21 @@ def _parts(content: Any) -> list[tuple[Modality, Any]]:
 
 def _part(part: dict[str, Any]) -> tuple[Modality, Any]:
     kind = part.get("type")
-    if kind not in ("text", "image_url", "input_audio"):
+    if kind not in ("text", "image_url", "input_audio", "audio_url"):
         raise ServingError(
-            400, "invalid_input", "`type` of a part must be text, image_url or input_audio"
+            400,
+            "invalid_input",
+            "`type` of a part must be text, image_url, input_audio or audio_url",
         )
     _only(part, {"type", kind})
     value = part.get(kind)
     if kind == "text":
         return Modality.TEXT, value
-    if kind == "image_url":
+    if kind != "input_audio":
         if isinstance(value, dict):
             _only(value, {"url", "detail"})
             value = value.get("url")
-        return Modality.VISION, value
+        return Modality.VISION if kind == "image_url" else Modality.SPEECH, value
     if not isinstance(value, dict):
         raise ServingError(400, "invalid_type", "`input_audio` must hold `data` and `format`")
     _only(value, {"data", "format"})
@@ -166,9 +180,3 @@ def _only(item: dict[str, Any], known: set[str]) -> None:
     for key in item:
         if key not in known:
             raise ServingError(400, "unknown_field", f"an input has {shown(key)}, which is unknown")
-
-
-def shown(key: str) -> str:
-    """A field's name for a message, if it is one that a person would give to a field."""
-    plain = key.isascii() and key.isidentifier() and len(key) <= 64
-    return f"a field `{key}`" if plain else "a field with an unusual name"

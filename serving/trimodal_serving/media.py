@@ -40,11 +40,7 @@ class EncodedMedium:
         if scheme is not None:
             text = _payload(text, scheme[1].lower(), modality)
         if len(text) * 3 // 4 > MAX_BYTES:
-            raise ServingError(
-                413,
-                "medium_too_large",
-                f"{_KINDS[modality]} has more than {MAX_BYTES // 1024**2} MiB",
-            )
+            raise _too_large(modality)
         if not text.isascii():  # kept until it is decoded, at up to four bytes a character
             raise invalid(modality, "is not valid base64")
         return cls(modality, text)
@@ -60,6 +56,34 @@ class EncodedMedium:
             return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise invalid(self.modality, "is not valid base64") from None
+
+
+@dataclass(frozen=True)
+class RawMedium:
+    """A file as it is.
+
+    Raises:
+        ServingError: it is larger than `MAX_BYTES`, or empty.
+    """
+
+    modality: Modality
+    data: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.data) > MAX_BYTES:
+            raise _too_large(self.modality)
+        if not self.data:
+            raise invalid(self.modality, "is an empty file")
+
+    def decode(self) -> bytes:
+        """The bytes of the file."""
+        return self.data
+
+
+def _too_large(modality: Modality) -> ServingError:
+    return ServingError(
+        413, "medium_too_large", f"{_KINDS[modality]} has more than {MAX_BYTES // 1024**2} MiB"
+    )
 
 
 def _payload(text: str, scheme: str, modality: Modality) -> str:

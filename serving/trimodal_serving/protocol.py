@@ -7,17 +7,16 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from trimodal.batch import Modality
-from trimodal_serving.errors import ServingError
-from trimodal_serving.inputs import NAMES, Input, parse_inputs, shown
+from trimodal_serving.errors import ServingError, model_not_found
+from trimodal_serving.fields import parse_json, shown
+from trimodal_serving.inputs import NAMES, Input, parse_inputs
 
 FIELDS = {"model", "input", "modality", "encoding_format", "dimensions", "user"}
-MAX_VALUES = 1_000_000
-"""Values in one request's JSON; each takes up to thirty times the memory of its text."""
 LABELS = {Modality.VISION: "image", Modality.TEXT: "text", Modality.SPEECH: "audio"}
 
 
@@ -42,7 +41,7 @@ def parse_request(body: bytes, served: str, dimensions: Sequence[int]) -> Embedd
         ServingError: not JSON, a field that is wrong, missing, unknown or there twice, or another
             model.
     """
-    tree = _parse_json(body)
+    tree = parse_json(body)
     if not isinstance(tree, dict):
         raise ServingError(400, "invalid_type", "the request must be a JSON object")
     for key in tree:
@@ -63,37 +62,6 @@ def parse_request(body: bytes, served: str, dimensions: Sequence[int]) -> Embedd
         _dimensions(fields.get("dimensions", dimensions[-1]), dimensions),
         _choice(fields, "encoding_format", ("float", "base64"), "float") == "base64",
     )
-
-
-def model_not_found(served: str) -> ServingError:
-    """The client asks for a model under a name that is not `served`."""
-    message = f"there is no model of that name here; this server has `{served}`"
-    return ServingError(404, "model_not_found", message, param="model")
-
-
-def _parse_json(body: bytes) -> Any:
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
-        raise ServingError(400, "bad_json", f"the request has more than {MAX_VALUES} JSON values")
-    try:
-        return json.loads(body.decode(), parse_constant=_reject_constant, object_pairs_hook=_object)
-    except RecursionError:
-        raise ServingError(400, "bad_json", "the request is nested too deeply") from None
-    except ValueError:
-        raise ServingError(400, "bad_json", "the request is not valid JSON in UTF-8") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a field that is there twice Python would keep the last value."""
-    tree = dict(pairs)
-    if len(tree) < len(pairs):
-        seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ServingError(400, "duplicate_field", f"the request has {shown(again)} twice")
-    return tree
-
-
-def _reject_constant(_: str) -> NoReturn:
-    raise ValueError  # NaN and Infinity are no JSON, though Python reads them
 
 
 def _choice(

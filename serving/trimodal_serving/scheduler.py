@@ -1,6 +1,7 @@
-"""Waiting samples, taken oldest first and packed with whatever fits beside them.
+"""Who is next: samples to embed, oldest first and packed with what fits, or outputs to generate.
 
 vector = await scheduler.submit(sample)
+generation = await scheduler.generate(task)
 """
 
 import asyncio
@@ -9,18 +10,26 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
 from trimodal.packing import first_fit
+from trimodal_serving.composition import Composition, Task
 from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.generations import Generations, Told
+from trimodal_serving.inputs import Input
+
+if TYPE_CHECKING:
+    from trimodal.models.generation import Generation
 
 WINDOW = 4096
 """Oldest samples among which a batch is chosen, so that choosing never holds up the event loop."""
 
 Results = Sequence[np.ndarray | ServingError]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Scheduler:
     """Feeds one worker thread; everything but the computing happens on the event loop.
 
     No sample waits for others to come: while a batch is computed the next one gathers by itself.
+    While there is both to embed and to generate, each gets half of the time: after a batch of
+    samples come as many steps of generation as take the same time.
     """
 
     def __init__(
@@ -42,6 +53,7 @@ class Scheduler:
         executor: Executor,
         token_budget: int,
         observe: Callable[[int, float], None],
+        compose: Callable[[Sequence[Task]], Composition] | None = None,
     ) -> None:
         """Start to work on the running event loop.
 
@@ -50,6 +62,7 @@ class Scheduler:
             executor: of one thread.
             token_budget: tokens of a batch.
             observe: told the tokens and the seconds of each batch.
+            compose: makes a batch that generates; None if nothing is generated.
         """
         self._compute = compute
         self._executor = executor
@@ -58,6 +71,9 @@ class Scheduler:
         self._jobs: dict[int, _Job] = {}
         self._running: list[_Job] = []
         self._numbers = itertools.count()
+        self._generations = compose and Generations(compose, executor, token_budget, observe)
+        self._lead = 0.0
+        """Seconds that embedding had more than generating since both had something to do."""
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -74,13 +90,25 @@ class Scheduler:
         self._arrived.set()
         return future
 
+    def generate(self, task: Task, told: Told | None = None) -> "asyncio.Future[Generation]":
+        """One generated output, see `Generations.submit`.
+
+        Raises, when awaited:
+            ServingError: the model failed on this task, or the server stops.
+        """
+        assert self._generations is not None  # noqa: S101 - the engine gives `compose`
+        future = self._generations.submit(task, told)
+        self._arrived.set()
+        return future
+
     async def stop(self) -> None:
         """End; what waits or is being computed fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        for job in [*self._running, *self._jobs.values()]:
-            if not job.future.done():
-                job.future.set_exception(
+        futures = [job.future for job in [*self._running, *self._jobs.values()]]
+        for future in [*futures, *(self._generations.unfinished() if self._generations else ())]:
+            if not future.done():
+                future.set_exception(
                     ServingError(503, "draining", "the server stops", retry_after=1)
                 )
 
@@ -94,22 +122,41 @@ class Scheduler:
         return [self._jobs.pop(waiting[i][0]) for i in chosen]
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            self._running = batch = self._next_batch()
-            if not batch:
+            generations = (
+                self._generations if self._generations and self._generations.busy else None
+            )
+            if not self._jobs and generations is None:
                 self._arrived.clear()
                 continue
+            both = bool(self._jobs) and generations is not None
+            self._lead = self._lead if both else 0.0
             start = time.monotonic()
-            try:
-                samples = [job.sample for job in batch]
-                results = await loop.run_in_executor(self._executor, self._compute, samples)
-            except Exception as error:
-                results = [internal(cause=error) for _ in batch]
-            self._observe(sum(job.cost for job in batch), time.monotonic() - start)
-            _deliver(batch, results)
-            self._running = []
+            if generations is None or (self._jobs and self._lead <= 0):
+                await self._embed()
+                sign = 1
+            else:
+                await generations.turn()
+                sign = -1
+            self._lead += sign * (time.monotonic() - start) if both else 0.0
+
+    async def _embed(self) -> None:
+        """Compute one batch of samples."""
+        self._running = batch = self._next_batch()
+        if not batch:  # all were cancelled a moment ago; their callbacks take them out
+            await asyncio.sleep(0)
+            return
+        start = time.monotonic()
+        try:
+            samples = [job.sample for job in batch]
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._executor, self._compute, samples)
+        except Exception as error:
+            results = [internal(cause=error) for _ in batch]
+        self._observe(sum(job.cost for job in batch), time.monotonic() - start)
+        _deliver(batch, results)
+        self._running = []
 
 
 def _deliver(batch: Sequence[_Job], results: Results) -> None:
@@ -120,3 +167,21 @@ def _deliver(batch: Sequence[_Job], results: Results) -> None:
             job.future.set_exception(result)
         else:
             job.future.set_result(result)
+
+
+async def in_order(
+    futures: Sequence[asyncio.Future[T]], inputs: Sequence[Input] | None = None
+) -> list[T]:
+    """The results, or the error of the first that failed; then the others are given up."""
+    results = []
+    try:
+        for i, future in enumerate(futures):
+            try:
+                results.append(await future)
+            except ServingError as error:
+                raise error.at(inputs[i].where) if inputs else error from error.__cause__
+    finally:
+        for future in futures:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # looked at, so that asyncio does not complain about it
+    return results

@@ -4,7 +4,7 @@ results = Worker(model, token_budget=16_384)(samples)
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,6 +27,11 @@ class Embedder(Protocol):
     @property
     def architecture(self) -> ModelConfig:
         """The sizes of the model."""
+        ...
+
+    @property
+    def config(self) -> Any:
+        """Says in `generates` what the model learnt to generate."""
         ...
 
     def embed_samples(

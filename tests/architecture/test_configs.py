@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from trimodal.config import load_config
+from trimodal.training.tokenizers.config import load_training
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+TOKENIZERS = [path for path in CONFIGS if path.parent.name == "tokenizers"]
+RUNS = [path for path in CONFIGS if path not in TOKENIZERS]
 FIELDS = ("Command", "Hardware", "Time", "Expect")
 
 
@@ -32,13 +35,21 @@ def test_the_demo_has_a_configuration() -> None:
     assert ROOT / "configs" / "demo.yaml" in CONFIGS
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_configuration_is_valid_and_takes_overrides(path: Path) -> None:
     overrides = ["run_dir=elsewhere", "training.max_steps=7", "training.checkpoint_every=3"]
     config = load_config(path, overrides)
     assert config.run_dir == "elsewhere"
     assert (config.training.max_steps, config.training.checkpoint_every) == (7, 3)
     assert load_config(path).run_dir
+
+
+@pytest.mark.parametrize("path", TOKENIZERS, ids=lambda path: path.name)
+def test_configuration_of_a_tokenizer_is_valid_and_takes_overrides(path: Path) -> None:
+    what = path.stem.rpartition("_")[2]
+    config = load_training(what, path, ["training.max_steps=7", "training.checkpoint_every=3"])
+    assert (config.training.max_steps, config.training.checkpoint_every) == (7, 3)
+    assert f"trimodal tokenizer train {what} " in _header(path)["Command"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

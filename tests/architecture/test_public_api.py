@@ -21,7 +21,18 @@ NAMES = [
     "finetune",
     "load",
 ]
-COMMANDS = ["data", "embed", "eval", "finetune", "report", "serve", "tokenizer", "train"]
+COMMANDS = [
+    "data",
+    "embed",
+    "eval",
+    "finetune",
+    "generate",
+    "judge",
+    "report",
+    "serve",
+    "tokenizer",
+    "train",
+]
 
 
 def test_public_names_are_frozen() -> None:

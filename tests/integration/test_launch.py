@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trimodal.config import to_dict
+from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 

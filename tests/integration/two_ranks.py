@@ -14,17 +14,11 @@ from accelerate import Accelerator
 
 from trimodal.assembly import assemble
 from trimodal.batch import Batch
-from trimodal.config import (
-    ContrastiveConfig,
-    DataConfig,
-    MaskedConfig,
-    ObjectivesConfig,
-    RunConfig,
-    to_dict,
-)
+from trimodal.config import ContrastiveConfig, DataConfig, MaskedConfig, ObjectivesConfig, RunConfig
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.objectives import plan_views
 from trimodal.processors import TrimodalProcessor
+from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer
 from trimodal.training.gradients import StepGradients
 
@@ -47,9 +41,9 @@ def batches(rank: int, step: int) -> list[Batch]:
         samples = processor(text=TEXTS, image=pictures)
     else:
         samples = processor(text=TEXTS, speech=waves)
-    fused, masked = plan_views(samples, CONFIG.objectives, "views", rank, step)
+    plan = plan_views(samples, CONFIG.objectives, "views", rank, step)
     bounds = (0, 1, 2, 4) if rank == 1 and step % 2 else (0, 4)
-    return [assemble(samples[a:b], fused[a:b], masked[a:b]) for a, b in pairwise(bounds)]
+    return [assemble(samples[a:b], plan.fused[a:b], plan.masked[a:b]) for a, b in pairwise(bounds)]
 
 
 def main() -> None:

@@ -147,3 +147,16 @@ def test_no_tokens() -> None:
 def test_a_table_of_other_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="table of 4 tokens for 5 queries"):
         packed_attention(*_inputs(5), Segments.from_lengths([4]))
+
+
+def test_queries_of_some_tokens_over_the_keys_of_others() -> None:
+    """As in decoding: what is cached for a sequence is read by the tokens behind it alone."""
+    q, k, v = torch.randn(3, 2, 8), torch.randn(9, 2, 8), torch.randn(9, 2, 8)
+    rows = [(0, 2, 1, 5, Kind.CAUSAL), (2, 3, 5, 8, Kind.FULL)]
+    out = packed_attention(q, k, v, Segments.from_rows(rows, num_tokens=3, num_keys=9))
+    for query, keys in ((0, slice(1, 4)), (1, slice(1, 5)), (2, slice(5, 8))):
+        weights = torch.einsum("hk,lhk->hl", q[query], k[keys]).div(8**0.5).softmax(-1)
+        assert_close(out[query], torch.einsum("hl,lhk->hk", weights, v[keys]), "fp32")
+    k[[0, 8]], v[[0, 8]] = 1e6, -1e6
+    again = packed_attention(q, k, v, Segments.from_rows(rows, num_tokens=3, num_keys=9))
+    assert_close(again, out, "exact")

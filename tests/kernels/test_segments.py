@@ -117,3 +117,19 @@ def test_moving_keeps_the_table() -> None:
 def test_a_table_that_is_none(rows: list[tuple[int, ...]], cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         Segments.from_rows(rows, num_tokens=4)
+
+
+def test_keys_may_be_others_than_the_queries() -> None:
+    """Two cached sequences of 4 and 3 slots, behind each of which something new stands."""
+    rows = [(0, 2, 0, 4, FULL), (2, 3, 4, 7, CAUSAL)]
+    segments = Segments.from_rows(rows, num_tokens=3, num_keys=7)
+    assert segments.num_tokens == 3
+    assert not segments.keys_are_queries
+    with pytest.raises(ValueError, match=r"key range \[4, 7\) is not within 6 tokens"):
+        Segments.from_rows(rows, num_tokens=3, num_keys=6)
+
+
+def test_keys_that_look_like_the_queries_are_still_others() -> None:
+    rows = [(0, 2, 0, 2, FULL), (2, 4, 2, 4, FULL)]
+    assert Segments.from_rows(rows, num_tokens=4).keys_are_queries
+    assert not Segments.from_rows(rows, num_tokens=4, num_keys=6).keys_are_queries

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import pytest
 import soundfile
 import torch
@@ -19,10 +21,11 @@ from PIL import Image
 
 import trimodal
 from trimodal.batch import Modality, Sample
-from trimodal.config import ModelConfig, to_dict
+from trimodal.config import ModelConfig
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
-from trimodal.testing import tiny_model_config, tiny_tokenizer
+from trimodal.schema import to_dict
+from trimodal.testing import GENERATES, tiny_model_config, tiny_tokenizer, tiny_tokenizers
 from trimodal_serving.app import create_app
 from trimodal_serving.command import http_server
 from trimodal_serving.engine import Engine
@@ -37,10 +40,14 @@ class ScriptedModel:
         """The ids of the samples of each batch, which say where in the request they stood."""
         self.raises: Callable[[Sample], bool] = lambda _: False
         self.broken: Callable[[Sample], bool] = lambda _: False
+        self.fails_at = 0
+        """The step of generation that raises."""
         self.gate = threading.Event()
         """While it is not set, batches wait."""
         self.gate.set()
         self.entered = threading.Event()
+        self.steps = 0
+        """How often a next piece was computed."""
 
     @property
     def processor(self) -> TrimodalProcessor | None:
@@ -49,6 +56,22 @@ class ScriptedModel:
     @property
     def architecture(self) -> ModelConfig:
         return self._model.architecture
+
+    @property
+    def config(self) -> Any:
+        return self._model.config
+
+    def __getattr__(self, name: str) -> Any:
+        """What generation needs besides is the model's."""
+        return getattr(self._model, name)
+
+    def continuations(self, h_ND: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        self.entered.set()
+        self.gate.wait(20)
+        if self.steps == self.fails_at:
+            raise RuntimeError("secret of the library at 0x7f0000000000")
+        return self._model.continuations(h_ND)
 
     def embed_samples(
         self, samples: Sequence[Sample], token_budget: int = 16_384
@@ -70,10 +93,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model; every weight is random, so that a mixed-up row is a different vector."""
     torch.manual_seed(0)
     architecture = tiny_model_config()
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(architecture)))
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(architecture), generates=GENERATES))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    model.processor = TrimodalProcessor(architecture, tiny_tokenizer())
+    model.processor = TrimodalProcessor(architecture, tiny_tokenizer(), tiny_tokenizers())
     folder = tmp_path_factory.mktemp("tiny") / "model"
     model.save_pretrained(folder)
     return folder
@@ -148,6 +171,13 @@ class Server:
                     return self
                 time.sleep(0.01)
         raise AssertionError("the server did not become ready")
+
+
+@pytest.fixture(scope="session")
+def sdk(base_url: str) -> Iterator[openai.OpenAI]:
+    """OpenAI's client of the shared server."""
+    with openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,9 @@ def test_models(client: httpx.Client) -> None:
     (card,) = client.get("/v1/models").json()["data"]
     assert card["id"] == "tiny"
     assert card["object"] == "model"
-    assert card["capabilities"] == ["embed.text", "embed.image", "embed.audio"]
+    embedding = ["embed.text", "embed.image", "embed.audio"]
+    assert card["capabilities"] == [*embedding, "image", "chat", "transcribe", "speech"]
+    assert card["generates"] == ["image", "text", "speech"]
     assert card["dimensions"] == [8, 16]
     assert client.get("/v1/models/tiny").json() == card
 

@@ -1,7 +1,6 @@
 import asyncio
 import base64
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -166,100 +165,6 @@ def test_a_failure_of_the_processor_is_ours(scripted: Any, monkeypatch: pytest.M
     assert isinstance(error.__cause__, ZeroDivisionError)
 
 
-class Decoder:
-    """In place of a decoder of pictures, which it replaces by black ones; it waits until told."""
-
-    def __init__(self) -> None:
-        self.seen: list[bytes] = []
-        self.entered = threading.Event()
-        self.gate = threading.Event()
-
-    def __call__(self, source: Any) -> torch.Tensor:
-        if isinstance(source, bytes):  # not at the start of the engine
-            self.seen.append(source)
-            self.entered.set()
-            assert self.gate.wait(20)
-        return torch.zeros(3, 4, 4, dtype=torch.uint8)
-
-
-@pytest.fixture
-def decoder(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
-    decoder = Decoder()
-    monkeypatch.setattr(scripted.processor.vision, "decode", decoder)
-    yield decoder
-    decoder.gate.set()
-
-
-def pictures(data: bytes, count: int) -> list[Input]:
-    return parse_inputs([encoded(data)] * count, Modality.VISION)
-
-
-def test_a_text_waits_for_no_picture(scripted: Any, decoder: Decoder) -> None:
-    async def main() -> None:
-        async with running(scripted) as engine:
-            slow = asyncio.create_task(engine.embed(pictures(b"slow", 64)))
-            assert await asyncio.to_thread(decoder.entered.wait, 20)
-            async with asyncio.timeout(20):
-                assert len(await engine.embed(texts("red"))) == 1
-            decoder.gate.set()
-            assert len(await slow) == 64
-
-    asyncio.run(main())
-
-
-def test_requests_take_turns_in_the_decoders(
-    scripted: Any, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trimodal_serving.engine.os.cpu_count", lambda: 1)
-
-    async def main() -> None:
-        async with running(scripted) as engine:
-            first = asyncio.create_task(engine.embed(pictures(b"first", 64)))
-            assert await asyncio.to_thread(decoder.entered.wait, 20)
-            second = asyncio.create_task(engine.embed(pictures(b"second", 2)))
-            for _ in range(10):  # it is in line for the decoder now
-                await asyncio.sleep(0)
-            decoder.gate.set()
-            assert [len(e) for e in await asyncio.gather(first, second)] == [64, 2]
-
-    asyncio.run(main())
-    assert decoder.seen == [b"first", b"second"] * 2 + [b"first"] * 62
-
-
-def test_a_request_alone_uses_every_decoder(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    barrier = threading.Barrier(3)
-
-    def decode(source: Any) -> torch.Tensor:
-        if isinstance(source, bytes):
-            barrier.wait(20)  # until three are here at once
-        return torch.zeros(3, 4, 4, dtype=torch.uint8)
-
-    monkeypatch.setattr("trimodal_serving.engine.os.cpu_count", lambda: 3)
-    monkeypatch.setattr(scripted.processor.vision, "decode", decode)
-
-    async def main() -> int:
-        async with running(scripted) as engine:
-            return len(await engine.embed(pictures(b"x", 6)))
-
-    assert asyncio.run(main()) == 6
-
-
-def test_an_overlong_text_is_refused_before_anything_is_tokenised(
-    scripted: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def main() -> ServingError:
-        async with running(scripted) as engine:
-            monkeypatch.setattr(scripted.processor.text, "medium", lambda _: 1 / 0)
-            with pytest.raises(ServingError) as caught:
-                await engine.embed(parse_inputs(["red", {"text": "x" * (limit + 1)}], None))
-            return caught.value
-
-    limit = 64 * scripted.architecture.max_text_tokens
-    error = asyncio.run(main())
-    assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "input[1]")
-    assert f"the limit is {limit}" in error.message
-
-
 def test_a_full_server_turns_requests_away_until_there_is_room(
     scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +261,8 @@ def test_closing_does_not_wait_for_ever(scripted: Any) -> None:
 
 def test_a_model_without_processor_is_not_served(model: TrimodalModel) -> None:
     class Bare:
-        processor, architecture, embed_samples = None, model.architecture, model.embed_samples
+        processor, architecture, config = None, model.architecture, model.config
+        embed_samples = model.embed_samples
 
     with pytest.raises(StorageError, match="no processor"):
         asyncio.run(Engine(Bare).start())
@@ -375,7 +281,8 @@ def test_a_model_with_a_processor_that_does_not_fit_is_not_served(
     changed = replace(architecture, **{name: replace(getattr(architecture, name), **fields)})
 
     class Misfit:
-        architecture, embed_samples = model.architecture, model.embed_samples
+        architecture, config = model.architecture, model.config
+        embed_samples = model.embed_samples
         processor = TrimodalProcessor(changed, tiny_tokenizer())
 
     with pytest.raises(StorageError, match="the model fails on what its processor makes"):

@@ -2,15 +2,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trimodal.batch import Sample
+from trimodal.batch import Modality, Sample
 from trimodal.models import TrimodalModel
+from trimodal.models.decoding import Decoding
+from trimodal.models.generation import Request
 from trimodal.testing import assert_close
 from trimodal_serving import scheduler as module
+from trimodal_serving.composition import Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.scheduler import Results, Scheduler
 from trimodal_serving.worker import Worker
@@ -166,3 +170,66 @@ def test_several_modalities_cost_the_trunk_as_well(
 
     asyncio.run(main())
     assert observed == [2 * both.num_tokens, red.num_tokens]
+
+
+class Clock:
+    """Embedding takes three seconds a batch, generating one second a step, of which there are six.
+
+    What is computed is written down.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.turns = ""
+        self.left = 6
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def embed(self, samples: Sequence[Sample]) -> Results:
+        self.now += 3
+        self.turns += "e"
+        return [np.zeros(1)] * len(samples)
+
+    def step(self) -> Any:
+        self.now += 1
+        self.turns += "g"
+        self.left -= 1
+        return ["made"] if self.left == 0 else {}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "turns"), [(0, "gggggg"), (1, "egggggg"), (4, "egggegggee"), (9, "egggegggeeeeeee")]
+)
+def test_embedding_and_generating_get_half_of_the_time_each(
+    text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch, waiting: int, turns: str
+) -> None:
+    clock = Clock(monkeypatch)
+    sample = text_sample("red")
+    task = Task(sample, None, Request(to=Modality.TEXT), Decoding(), 0, room=1)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            compose: Any = lambda _: clock  # noqa: E731
+            scheduler = Scheduler(clock.embed, executor, 1, lambda *_: None, compose)
+            futures = [scheduler.submit(sample) for _ in range(waiting)]
+            await asyncio.gather(scheduler.generate(task), *futures)
+            await scheduler.stop()
+
+    asyncio.run(main())
+    assert clock.turns == turns
+
+
+def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
+    task = Task(text_sample("red"), None, Request(to=Modality.TEXT), Decoding(), 0, room=1)
+
+    async def main() -> list[Any]:
+        with ThreadPoolExecutor(1) as executor:
+            begun = asyncio.Event()
+            endless: Any = SimpleNamespace(step=lambda: {0: [1]})
+            scheduler = Scheduler(lambda _: [], executor, 1, lambda *_: None, lambda _: endless)
+            running = scheduler.generate(task, lambda _: begun.set())
+            await begun.wait()
+            waiting = scheduler.generate(task)
+            await scheduler.stop()
+            return [*await asyncio.gather(running, waiting, return_exceptions=True)]
+
+    assert [result.code for result in asyncio.run(main())] == ["draining", "draining"]

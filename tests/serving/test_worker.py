@@ -61,7 +61,7 @@ def test_a_vector_that_is_not_of_unit_norm_is_broken(
     model: TrimodalModel, text_sample: MakeSample
 ) -> None:
     class Shrinking:
-        processor, architecture = model.processor, model.architecture
+        processor, architecture, config = model.processor, model.architecture, model.config
 
         def embed_samples(self, samples: Any, token_budget: int = 0) -> dict[str, np.ndarray]:
             return {"fused": 0 * model.embed_samples(samples)["fused"]}

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from trimodal.assembly import Masking, assemble, hide
-from trimodal.batch import Medium, Modality, Sample
-from trimodal.vocabulary import Vocabulary
+from trimodal.assembly import Masking, Writing, assemble, hide
+from trimodal.batch import Medium, Modality, Sample, Target
+from trimodal.vocabulary import Vocabulary, prompt
 
 V, T, S = Modality
 
@@ -59,7 +59,7 @@ def test_a_masked_copy_follows_the_clean_media() -> None:
     assert vision.features[:4].unique().tolist() == [1.0]
     assert vision.features[4:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert views.source_T.tolist() == [4, 5, 6, 7, 8, 9]
-    prediction = views.predictions[V]
+    prediction = views.predictions["masked_vision"]
     assert prediction.token_K.tolist() == [1, 2]
     assert prediction.target.tolist() == [[1.0] * 3] * 2
     assert views.fused_V.tolist() == []
@@ -72,8 +72,8 @@ def test_predictions_are_placed_behind_the_helpers() -> None:
     views = assemble(SAMPLES, fused, masked).views
     assert views is not None
     assert views.tokens.cu_seqlens.tolist() == [0, 6, 15]
-    assert views.predictions[S].token_K.tolist() == [12, 14]
-    assert views.predictions[S].target.shape == (2, 12)
+    assert views.predictions["masked_speech"].token_K.tolist() == [12, 14]
+    assert views.predictions["masked_speech"].target.shape == (2, 12)
 
 
 @pytest.mark.parametrize("modality", list(Modality))
@@ -92,3 +92,39 @@ def test_the_given_media_are_left_as_they_are() -> None:
     before = SAMPLES[0].media[V].features.clone()
     assemble(SAMPLES, masked=[Masking(V, np.ones(4, bool), frozenset()), None, None])
     assert torch.equal(SAMPLES[0].media[V].features, before)
+
+
+def test_target_views_follow_and_their_questions_belong_to_no_sample() -> None:
+    question = medium(T, 4, 9.0)
+    target = Target(T, torch.tensor([80, 81]), (2, 1), prompt(T, "en", answer=True))
+    writings = [
+        Writing(target, frozenset({V}), extra=(question,)),
+        Writing(target, frozenset()),
+    ]
+    batch = assemble(SAMPLES, written=[writings, [], []])
+    text, views = batch.media[T], batch.views
+    assert views is not None
+    assert text.tokens.cu_seqlens.tolist() == [0, 2, 7, 11]
+    assert batch.sample_N[T].tolist() == [0, 1], "the question is no sample's text"
+    assert text.features[7:].unique().tolist() == [79]
+    # the picture, then the question behind 4 patches and 7 pieces
+    assert views.source_T[:8].tolist() == [0, 1, 2, 3, 11, 12, 13, 14]
+    assert views.tokens.cu_seqlens.tolist() == [0, 13, 19]
+    assert views.fused_V.numel() == 0
+
+
+def test_a_modality_of_questions_alone_has_no_clean_media() -> None:
+    target = Target(T, torch.tensor([80]), (1, 1), prompt(T, answer=True))
+    writing = Writing(target, frozenset({S}), extra=(medium(T, 3, 1.0),))
+    batch = assemble([SAMPLES[2]], written=[[writing]])
+    assert batch.sample_N[T].shape == (0,)
+    assert batch.media[T].num_media == 1
+
+
+def test_the_cost_of_a_writing_is_what_it_adds() -> None:
+    target = Target(S, torch.tensor([80, 81, 82]), (3, 1), prompt(S, "en"))
+    bare = assemble(SAMPLES[:1]).num_tokens
+    for members, extra in (({V, T}, ()), ({S}, (medium(T, 5, 1.0),))):
+        writing = Writing(target, frozenset(members), extra, np.array([True, False, True]))
+        added = assemble(SAMPLES[:1], written=[[writing]]).num_tokens - bare
+        assert writing.cost(SAMPLES[0]) == added

@@ -99,11 +99,14 @@ def _batch() -> Batch:
     text: MediaBatch = pack_media([_text(1, 2), _text(3)])
     views = Views(
         source_T=torch.tensor([0, 1]),
+        direct_T=torch.zeros(0, dtype=torch.int64),
         tokens=pack_media([_text(1, 2)]).tokens,
         fused_V=torch.tensor([0]),
         fused_sample_V=torch.tensor([0]),
         members_V3=torch.tensor([[False, True, False]]),
-        predictions={Modality.TEXT: Prediction(torch.tensor([1]), torch.tensor([70]))},
+        predictions={
+            "masked_text": Prediction(Modality.TEXT, torch.tensor([1]), torch.tensor([70]))
+        },
     )
     sample_N = {Modality.TEXT: torch.tensor([0, 1])}
     return Batch(2, {Modality.TEXT: text}, sample_N, torch.tensor([5, 6]), views)
@@ -122,6 +125,7 @@ def test_inputs_are_the_arguments_of_forward() -> None:
         "media": batch.media,
         "sample_N": batch.sample_N,
         "views": batch.views,
+        "matching": batch.matching,
     }
 
 
@@ -131,7 +135,7 @@ def test_every_tensor_of_a_batch_moves() -> None:
     assert moved.num_samples == 2
     assert moved.group_N.device.type == "meta"
     assert moved.views is not None
-    prediction = moved.views.predictions[Modality.TEXT]
+    prediction = moved.views.predictions["masked_text"]
     tensors = [
         moved.media[Modality.TEXT].features,
         moved.media[Modality.TEXT].hidden_T,
@@ -139,6 +143,7 @@ def test_every_tensor_of_a_batch_moves() -> None:
         moved.media[Modality.TEXT].tokens.segments.slot_T,
         moved.sample_N[Modality.TEXT],
         moved.views.members_V3,
+        moved.views.direct_T,
         moved.views.tokens.cu_seqlens,
         prediction.token_K,
         prediction.target,

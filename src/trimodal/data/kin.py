@@ -41,12 +41,19 @@ class Kin:
         """A row with another picture or utterance of the same meaning; there must be one."""
         members = self._members[self.groups[index], modality]
         own = _files(self.rows[index]).get(modality)
-        first = int(rng.integers(len(members)))
-        for step in range(len(members)):
-            row = self.rows[members[(first + step) % len(members)]]
-            if _files(row)[modality] != own:
-                return row
-        raise LookupError(f"{self.rows[index].where} has no kin of {modality.data_name}")
+        place = self._place(members, own, modality)
+        if len(members) == (place is not None):
+            raise LookupError(f"{self.rows[index].where} has no kin of {modality.data_name}")
+        chosen = int(rng.integers(len(members) - (place is not None)))
+        # every other member is as likely: those from the own one on move up by one
+        return self.rows[members[chosen + (place is not None and chosen >= place)]]
+
+    def _place(self, members: Sequence[int], own: Path | None, modality: Modality) -> int | None:
+        """Where the own file stands among those of its group."""
+        if own is None:
+            return None
+        paths = (_files(self.rows[i])[modality] for i in members)
+        return next((place for place, path in enumerate(paths) if path == own), None)
 
 
 def _files(row: Row) -> dict[Modality, Path]:

@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from trimodal.data import Row
-from trimodal.data.manifest import language_of
+from trimodal.data.manifest import CONTROL, language_of
 from trimodal.evaluation.embedding import PAIRS, SINGLES, present
 from trimodal.evaluation.retrieval import nearest
 from trimodal.processors import TrimodalProcessor
@@ -28,6 +28,8 @@ PICTURE_SIDE = 96
 TINY_SIDE = 64
 """A picture up to this size is shown enlarged, its pixels as squares."""
 PALETTE = 128
+UNSHOWN = "\N{REPLACEMENT CHARACTER}"
+"""Stands for the control characters that a model writes."""
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
@@ -121,7 +123,7 @@ class Album:
         if kind == "speech":
             source, seconds = _recording(output, self.processor.speech.config.sample_rate)
             return Card(kind, name, "", source=source, seconds=seconds)
-        return Card(kind, name, output, lang)
+        return Card(kind, name, CONTROL.sub(UNSHOWN, output), lang)
 
     def _make(self, row: Row, kind: str) -> Card:
         lang, text = next(iter(row.texts.items()), (None, row.label or ""))

@@ -135,6 +135,8 @@ def generate_steps(
     Between two steps the ids of the texts that grew are there, by their place among the samples.
     """
     room = check_room(model, request, decoding)
+    if request.answer:
+        _check_questions(samples)
     begun = begun or [None] * len(samples)
     if request.to is not Modality.TEXT and any(text is not None for text in begun):
         raise ConfigError("only a text can be completed")
@@ -210,6 +212,12 @@ def _outputs(model: "TrimodalModel", to: Modality, targets: Sequence[Target]) ->
     else:
         outputs = _codes(model).waveforms(targets)
     return [Generation(target, out) for target, out in zip(targets, outputs, strict=True)]
+
+
+def _check_questions(samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        if not {Modality.TEXT, Modality.SPEECH} & sample.media.keys():
+            raise DataError(f"sample {sample.id} has no question, neither as text nor as speech")
 
 
 def _codes(model: "TrimodalModel") -> CodeProcessor:

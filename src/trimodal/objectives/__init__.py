@@ -1,7 +1,7 @@
 """Losses are pure functions, objectives hold policy, a config names and weights them."""
 
 from trimodal.objectives.contrastive import Embeddings, contrastive, of_batches
-from trimodal.objectives.matching import draw_matching
+from trimodal.objectives.matching import draw_tuples, pack_tuples
 from trimodal.objectives.planning import Plan, Wish, draw_hidden_codes, plan_views
 from trimodal.objectives.predicted import LOSSES, NAMES, predicted, predicted_counts, weights
 
@@ -13,8 +13,9 @@ __all__ = [
     "Wish",
     "contrastive",
     "draw_hidden_codes",
-    "draw_matching",
+    "draw_tuples",
     "of_batches",
+    "pack_tuples",
     "plan_views",
     "predicted",
     "predicted_counts",

@@ -13,7 +13,7 @@ from trimodal.batch import Batch, Modality, Sample
 from trimodal.config import RunConfig
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import TrimodalError
-from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_matching, plan_views
+from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_tuples, pack_tuples, plan_views
 from trimodal.packing import first_fit
 from trimodal.streams import permutation
 from trimodal.tokenizers import BestRQ
@@ -76,9 +76,12 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             [self._writing(index, wish, step) for wish in wishes]
             for index, wishes in zip(indices, plan.wishes, strict=True)
         ]
+        tuples = draw_tuples(samples, self.config.objectives.matching, "matching", seed, step)
         costs = [
-            _cost(*planned)
-            for planned in zip(samples, plan.fused, plan.masked, written, strict=True)
+            _cost(*planned) + sample.num_tokens * (mismatch is not None)
+            for sample, mismatch, *planned in zip(
+                samples, tuples, samples, plan.fused, plan.masked, written, strict=True
+            )
         ]
         batches = []
         for indices in first_fit(costs, self.config.training.token_budget):
@@ -89,8 +92,8 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
                 [plan.masked[i] for i in indices],
                 [written[i] for i in indices],
             )
-            tuples = draw_matching(chosen, self.config.objectives.matching, "matching", seed, step)
-            batches.append(replace(batch, matching=tuples))
+            matching = pack_tuples(chosen, [tuples[i] for i in indices])
+            batches.append(replace(batch, matching=matching))
         return batches
 
     def _writing(self, index: int, wish: Wish, step: int) -> Writing:

@@ -6,16 +6,10 @@ import torch
 
 from trimodal.cli import guarded
 from trimodal.cli.report import COMMAND
-from trimodal.config import (
-    ContrastiveConfig,
-    DataConfig,
-    ObjectivesConfig,
-    RunConfig,
-    dump_config,
-    to_dict,
-)
+from trimodal.config import ContrastiveConfig, DataConfig, ObjectivesConfig, RunConfig, dump_config
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
+from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 
@@ -48,7 +42,9 @@ def run_dir(tmp_path: Path) -> Path:
 def test_a_report_is_written_and_named(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(run_dir, "--data", run_dir.parent / "train.jsonl") == 0
     assert capsys.readouterr().out.startswith(f"{run_dir}/report.html: ")
-    assert (run_dir / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    page = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert 'id="makes"' not in page  # this model generates nothing
     assert (run_dir / "results.json").is_file()
 
 
@@ -59,6 +55,9 @@ def test_mistakes_are_one_line_and_an_exit_code(
     assert "names neither data.test nor data.validation; give --data" in capsys.readouterr().err
     assert _run(run_dir.parent / "nowhere") == 74
     assert "there is no such folder" in capsys.readouterr().err
+    nothing = run_dir.parent / "nothing"
+    assert _run(run_dir, "--data", run_dir.parent / "train.jsonl", "--judges", nothing) == 74
+    assert "nothing holds no judges" in capsys.readouterr().err
     (run_dir / "config.yaml").write_text("run_dir: x\nsurprise: 1\n")
     assert _run(run_dir, "--data", run_dir.parent / "train.jsonl") == 64
     assert "surprise: no such key" in capsys.readouterr().err

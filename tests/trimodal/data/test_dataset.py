@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,15 +10,18 @@ from trimodal.batch import Modality
 from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
 from trimodal.data import read_manifest
 from trimodal.data.dataset import RowDataset
-from trimodal.errors import DataError
+from trimodal.errors import ConfigError, DataError
 from trimodal.processors import TrimodalProcessor
 from trimodal.testing import (
     assert_close,
     tiny_model_config,
     tiny_tokenizer,
+    tiny_tokenizers,
     write_tiny_manifest,
 )
+from trimodal.vocabulary import Special, prompt
 
+V, T, S = Modality
 STRONG = (VisionAugmentConfig(rotate_degrees=30), SpeechAugmentConfig(stretch=0.3, noise=1.0))
 NONE = (VisionAugmentConfig(), SpeechAugmentConfig())
 
@@ -85,3 +90,131 @@ def test_a_bad_medium_is_named_by_its_line(manifest: Path) -> None:
     (manifest.parent / "train-1.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"train\.jsonl:2: speech is truncated"):
         dataset(manifest).sample(1, 0)
+
+
+@pytest.fixture
+def rich(tmp_path: Path) -> RowDataset:
+    """Rows 0 and 8 tell the same colour, as 1 and 12 do; row 0 has two texts and a question."""
+    path = write_tiny_manifest(tmp_path, rows=16)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows[0] |= {"text_zh": "红色", "question": "什么颜色?", "answer": "red", "speech_lang": "zh"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    processor = TrimodalProcessor(tiny_model_config(), tiny_tokenizer(), tiny_tokenizers())
+    return RowDataset(read_manifest(path), processor, *STRONG)
+
+
+def codes_of(dataset: RowDataset, path: Path, modality: Modality) -> list[int]:
+    processor = dataset.processor
+    assert processor.codes is not None
+    return processor.codes.target(processor.medium(modality, path), ()).ids.tolist()
+
+
+def test_a_sample_says_what_can_be_asked_of_it(rich: RowDataset) -> None:
+    assert rich.sample(0, 0).asks
+    assert not rich.sample(1, 0).asks
+    assert rich.sample(0, 0).kin == {V, T, S}
+    assert rich.sample(0, 0).kin == rich.kin.modalities(0)
+    lonely = dataset(Path(rich.rows[0].where.rpartition(":")[0]), positives="sample")
+    assert lonely.sample(1, 0).kin == frozenset()
+
+
+def test_a_target_is_the_own_medium_without_augmentation(rich: RowDataset) -> None:
+    row = rich.rows[0]
+    assert row.image is not None
+    assert row.speech is not None
+    for modality, path in ((V, row.image), (S, row.speech)):
+        made = rich.writing(0, modality, frozenset({T}), False, 0, 1)
+        assert made.target.ids.tolist() == codes_of(rich, path, modality)
+        assert made.members == {T}
+        assert made.hidden_T is None
+        assert made.target.prompt[0] == Special.BEGIN_VISION + modality
+
+
+@pytest.mark.parametrize("modality", [Modality.VISION, Modality.SPEECH])
+def test_a_target_of_kin_is_never_the_own_medium(rich: RowDataset, modality: Modality) -> None:
+    own = rich.rows[0].image if modality is V else rich.rows[0].speech
+    others = [
+        row.image if modality is V else row.speech
+        for row, group in zip(rich.rows, rich.groups, strict=True)
+        if group == rich.groups[0]
+    ]
+    possible = [
+        codes_of(rich, path, modality) for path in others if path is not None and path != own
+    ]
+    for step in range(12):
+        target = rich.writing(0, modality, frozenset({modality}), True, 0, step).target
+        assert target.ids.tolist() in possible
+
+
+def test_a_text_of_kin_is_in_the_language_that_is_not_observed(rich: RowDataset) -> None:
+    texts = {
+        tuple(rich.processor.text.medium(text).features.tolist())
+        for text in rich.rows[0].texts.values()
+    }
+    assert len(texts) == 2
+    for step in range(12):
+        seen = tuple(rich.sample(0, 7, step).media[T].features.tolist())
+        target = rich.writing(0, T, frozenset({T}), True, 7, step).target
+        assert {seen, tuple(target.ids.tolist())} == texts
+    free = {
+        tuple(rich.writing(0, T, frozenset(), False, 7, step).target.ids.tolist())
+        for step in range(12)
+    }
+    assert free == texts
+
+
+def test_a_prompt_names_the_language_mostly(rich: RowDataset) -> None:
+    spoken = [rich.writing(0, S, frozenset(), False, 0, i).target.prompt for i in range(200)]
+    assert set(spoken) == {prompt(S), prompt(S, "zh")}
+    assert 0.03 < spoken.count(prompt(S)) / 200 < 0.2
+    drawn = {rich.writing(0, V, frozenset(), False, 0, i).target.prompt for i in range(20)}
+    assert drawn == {prompt(V)}
+    for step in range(40):
+        target = rich.writing(0, T, frozenset(), False, 0, step).target
+        text = rich.processor.text.decode(target.ids.tolist())
+        assert target.prompt in (prompt(T), prompt(T, "zh" if "红" in text else "en"))
+
+
+def test_an_answer_is_asked_by_its_question(rich: RowDataset) -> None:
+    text = rich.processor.text
+    made = [rich.answer(0, frozenset({V}), 0, step) for step in range(60)]
+    for writing in made:
+        (question,) = writing.extra
+        assert text.decode(question.features.tolist()) == "什么颜色?"
+        assert text.decode(writing.target.ids.tolist()) == "red"
+        assert writing.members == {V}
+    prompts = {writing.target.prompt for writing in made}
+    assert prompts == {prompt(T, answer=True), prompt(T, "zh", answer=True)}
+
+
+def test_a_question_may_be_spoken(rich: RowDataset) -> None:
+    spoken = replace(rich.rows[0], question_speech=rich.rows[0].speech)
+    made = RowDataset([spoken], rich.processor, *NONE)
+    asked = [made.answer(0, frozenset({V}), 0, step).extra[0] for step in range(40)]
+    assert {medium.modality for medium in asked} == {T, S}
+    assert 8 < sum(medium.modality is S for medium in asked) < 32
+    assert all(rich.answer(0, frozenset({V}), 0, i).extra[0].modality is T for i in range(20))
+
+
+def test_a_writing_depends_on_keys_and_row_alone(rich: RowDataset) -> None:
+    fresh = RowDataset(rich.rows, rich.processor, *NONE)
+    for modality in Modality:
+        a, b = (d.writing(0, modality, frozenset({T}), True, 4, 2).target for d in (rich, fresh))
+        assert torch.equal(a.ids, b.ids)
+        assert a.prompt == b.prompt
+
+
+def test_targets_without_a_tokenizer_are_refused(manifest: Path) -> None:
+    with pytest.raises(ConfigError, match="no tokenizer of vision is given"):
+        dataset(manifest).writing(0, V, frozenset(), False, 0)
+
+
+def test_what_is_wrong_with_a_target_is_named_by_its_line(rich: RowDataset) -> None:
+    assert rich.rows[0].speech is not None
+    rich.rows[0].speech.write_bytes(b"RIFF")
+    with pytest.raises(DataError, match=r"train\.jsonl:1: speech is truncated"):
+        rich.writing(0, S, frozenset(), False, 0)
+    long = replace(rich.rows[0], question="a " * 200, answer="a " * 200)
+    made = RowDataset([long], rich.processor, *NONE)
+    with pytest.raises(DataError, match=r"train\.jsonl:1: question: text has"):
+        made.answer(0, frozenset(), 0)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from trimodal.batch import Modality
-from trimodal.config import to_dict
 from trimodal.data import read_manifest
 from trimodal.errors import ConfigError, DataError
 from trimodal.evaluation import embed_rows, evaluate, load_model
 from trimodal.evaluation.evaluate import DIRECTIONS, FUSED_DIRECTIONS, retrieval
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
+from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 RETRIEVAL_KEYS = {

@@ -110,3 +110,26 @@ def test_recordings_are_cut_and_can_be_played(
     assert len(samples) / rate == pytest.approx(MOST_SECONDS, abs=0.2)
     assert np.abs(samples).max() > 0.3
     assert media_type == "audio/flac" or len(card.source) < 40_000
+
+
+def test_what_was_made_is_shown_as_it_is(oracle: Any) -> None:
+    album, row = Album(oracle.processor), Row(id="a", texts={"en": "red"})
+    written = album.made(row, "text", "red\0\x1b[1m", "en")
+    assert (written.caption, written.lang, written.id) == (
+        "red\ufffd\ufffd[1m",
+        "en",
+        "made from a",
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    drawn = album.made(row, "image", pixels)
+    assert drawn.tiny
+    with Image.open(_decoded(drawn.source, "image/png")) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), pixels)
+    rate = oracle.processor.speech.config.sample_rate
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
+    said = album.made(row, "speech", tone)
+    assert (said.seconds, said.caption) == (1.0, "")
+    samples, _ = soundfile.read(_decoded(said.source, "audio/mpeg"))
+    assert np.abs(samples).max() > 0.3
+    silence = album.made(row, "speech", np.zeros(rate, np.float32))
+    assert silence.source.startswith("data:audio/")

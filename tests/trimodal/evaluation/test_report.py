@@ -11,9 +11,31 @@ import pytest
 
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.evaluation import report
+from trimodal.evaluation.judges import Judges, JudgesConfig
 from trimodal.evaluation.report import write_report
 from trimodal.testing import write_tiny_manifest
 
+NINE = [f"{a} → {b}" for a in ("image", "text", "speech") for b in ("image", "text", "speech")]
+TEXT = {
+    "samples": 20,
+    "exact": 0.75,
+    "wer": 0.5,
+    "cer": 0.125,
+    "cider": 3.25,
+    "chance": {"exact": 0.1},
+    "shuffled": {"exact": 0.05, "wer": 0.9, "cer": 0.8, "cider": 0.5},
+    "gain": {"exact": 0.7, "wer": 0.4, "cer": 0.675, "cider": 2.75},
+}
+IMAGE = {
+    "samples": 30,
+    "copies": 0.2,
+    "frechet": 1.5,
+    "accuracy": 0.25,
+    "chance": {"accuracy": 0.25},
+    "shuffled": {"accuracy": 0.375},
+    "gain": {"accuracy": -0.125},
+    "unknown_label": 2,
+}
 VOID = {"meta", "img", "br", "link", "input"}
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 
@@ -106,6 +128,7 @@ def test_the_page_tells_what_the_run_was(page: Page) -> None:
     assert any("t-SNE map of" in label and "coloured by label" in label for label in labels)
 
 
+@pytest.mark.usefixtures("nothing_made")
 def test_results_that_are_there_are_used(
     run_dir: Path, results: dict[str, Any], page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +143,114 @@ def test_results_that_are_there_are_used(
     assert "43.2" in write_report(run_dir).read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def nothing_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the time of generating examples."""
+    monkeypatch.setattr(report, "make_examples", lambda *_, **__: [])
+
+
+def _words(path: Path) -> str:
+    """The visible text, one space between words; its page is well formed."""
+    return " ".join(" ".join(Page(path.read_text(encoding="utf-8")).text).split())
+
+
+def test_what_the_model_makes_is_shown(page: Page, results: dict[str, Any]) -> None:
+    text = " ".join(" ".join(page.text).split())
+    _, _, shown = text.partition("seed 0")
+    # no row of the tiny data has a text in two languages
+    ways = [way for way in NINE if way != "text → text"]
+    assert [way for way in NINE if re.search(rf"{way} 6 made", shown)] == ways
+    assert re.search(r"image → text 6 made, \d right", shown)
+    made = [a for a in page.of("img") + page.of("audio") if "made from test-" in str(a)]
+    assert len(made) == 6 * 6
+    assert "as no judges were given" in text
+    assert "not judged" in text
+    exact = [results["generation"]["directions"][f"image->text[{lang}]"] for lang in ("en", "zh")]
+    mean = 100 * sum(found["exact"] for found in exact) / 2
+    assert re.search(rf"image not judged {mean:.1f} [+−]\d+\.\d not judged text", text)
+    for direction in results["generation"]["directions"]:
+        assert direction.replace("->", " → ") in text
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_scores_of_what_is_made_are_shown(run_dir: Path, results: dict[str, Any]) -> None:
+    judges = {"trained_on": "ab", "image": {"accuracy": 0.985, "samples": 16}}
+    directions = {
+        "image->text[en]": TEXT,
+        "image->text[zh]": {**TEXT, "exact": 0.25},
+        "image->image": IMAGE,
+        "image+text->answer": {"samples": 4, "exact": 0.5},
+    }
+    results["generation"] = {"rows": 32, "judges": judges, "directions": directions}
+    (run_dir / "results.json").write_text(json.dumps(results))
+    text = _words(write_report(run_dir))
+    assert "image 25.0 −12.5 50.0 +70.0 – text – – –" in text
+    assert "98.5 % (image) right" in text
+    assert "image 98.5 % of 16 right." in text
+    assert "from a picture and a question in answer text 50.0" in text
+    assert "image → text[en] 75.0 5.0 10.0 70.0 50.0 12.5 3.25 20" in text
+    assert "image → image 25.0 37.5 25.0 −12.5 1.50 20.0 30 (2 not judged)" in text
+    assert "a cell is their mean" in text
+
+
+def test_results_without_generation_have_a_page(run_dir: Path, results: dict[str, Any]) -> None:
+    del results["generation"]
+    (run_dir / "results.json").write_text(json.dumps(results))
+    text = _words(write_report(run_dir))
+    assert "hold no scores of what it makes" in text
+    assert "text → image 6 made" in text
+    assert "CIDEr" not in text
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_judges_are_passed_on_unless_they_have_judged(
+    run_dir: Path, results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judges = tmp_path / "judges"
+    Judges(JudgesConfig(labels=("blue", "red"), manifest="ab")).save(judges)
+    results["generation"]["judges"] = {"trained_on": "ab"}
+    given: list[Any] = []
+
+    def measured(*_: Any, **options: Any) -> dict[str, Any]:
+        given.append(options["judges"])
+        return results
+
+    monkeypatch.setattr(report, "evaluate", measured)
+    assert "The judges know none of these labels" in _words(write_report(run_dir, judges=judges))
+    assert given == [judges]
+    write_report(run_dir, judges=judges)  # what was written has their verdicts
+    assert given == [judges]
+    path = run_dir / "results.json"
+    results["generation"]["judges"] = {"trained_on": "other"}
+    path.write_text(json.dumps(results))
+    before = path.read_bytes()
+    write_report(run_dir, judges=judges)
+    assert given == [judges, judges]
+    assert path.read_bytes() == before
+    with pytest.raises(StorageError, match=r"nowhere holds no judges"):
+        write_report(run_dir, judges=tmp_path / "nowhere")
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_losses_and_codebooks_have_their_headings(run_dir: Path, results: dict[str, Any]) -> None:
+    (run_dir / "results.json").write_text(json.dumps(results))
+    losses = ("target_vision", "quantised_speech", "matching_tuples", "causal_text", "length")
+    line = {"step": 1, **dict.fromkeys(losses, 1.5), "grad_norm": 2.0}
+    (run_dir / "metrics.jsonl").write_text(json.dumps(line))
+    folder = run_dir / "tokenizers" / "vision_tokenizer"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 9.0, "usage": 0.25, "perplexity": 3.5}\n'
+    )
+    text = _words(write_report(run_dir))
+    _, _, training = text.partition("On the right: the last value.")
+    headings = re.findall(r"Losses|Optimisation|Other|Tokenizers", training)
+    assert headings == ["Losses", "Optimisation", "Tokenizers"]
+    figures = re.findall(r"tokenizers/vision (\w+) ([\d.]+)", training)
+    assert figures == [("usage", "0.25"), ("perplexity", "3.5")]
+
+
+@pytest.mark.usefixtures("nothing_made")
 def test_results_of_another_manifest_are_neither_used_nor_overwritten(
     run_dir: Path, results: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -149,6 +280,7 @@ def test_hostile_manifests_stay_text(run_dir: Path, tmp_path: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data:")
 
 
+@pytest.mark.usefixtures("nothing_made")
 def test_many_labels_are_told_by_their_commonest_mistakes(
     run_dir: Path, results: dict[str, Any]
 ) -> None:
@@ -171,9 +303,9 @@ def test_a_run_without_labels_speech_and_metrics_has_a_page(run_dir: Path, tmp_p
     manifest.write_text("\n".join(kept), encoding="utf-8")
     (run_dir / "metrics.jsonl").write_text("")
     page = Page(write_report(run_dir, manifest).read_text(encoding="utf-8"))
-    assert page.of("audio") == []
+    assert all(audio["aria-label"].startswith("recording made from") for audio in page.of("audio"))
     anchors = [a["id"] for a in page.of("h2")]
-    assert anchors == ["results", "examples", "map", "scores", "configuration"]
+    assert anchors == ["results", "examples", "makes", "map", "scores", "configuration"]
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(run_dir: Path, tmp_path: Path) -> None:

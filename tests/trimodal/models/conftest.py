@@ -1,8 +1,11 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from trimodal.batch import Sample
 from trimodal.models import TrimodalModel
 from trimodal.testing import tiny_model
 
@@ -29,3 +32,29 @@ def media() -> dict[str, Any]:
         "text": [t if "t" in s else None for t, s in zip(texts, present, strict=True)],
         "speech": [w if "s" in s else None for w, s in zip(waves, present, strict=True)],
     }
+
+
+@pytest.fixture
+def lively() -> TrimodalModel:
+    """In double precision, with weights so large that every input changes every output."""
+    model = tiny_model()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=2 * parameter.shape[1] ** -0.5)
+    return model.double()
+
+
+@pytest.fixture
+def conditions(lively: TrimodalModel, media: dict[str, Any]) -> list[Sample]:
+    """The nine rows as `lively` takes them."""
+    assert lively.processor is not None
+    found = []
+    for sample in lively.processor(**media):
+        doubled = {
+            modality: replace(medium, features=medium.features.double())
+            if medium.features.is_floating_point()
+            else medium
+            for modality, medium in sample.media.items()
+        }
+        found.append(replace(sample, media=doubled))
+    return found

@@ -93,9 +93,9 @@ def test_a_value_that_does_not_fit_is_named(
 @pytest.mark.parametrize(
     ("key", "value", "cause"),
     [
-        ("model.vision_input.patch_size", 8, "does not fit config.json"),
+        ("model.vision_input.patch_size", 8, "model.vision_codes: must be 4"),
         ("model.vision_input.max_tokens", 8, "does not fit config.json"),
-        ("model.speech_input.num_mels", 8, "does not fit config.json"),
+        ("model.speech_input.num_mels", 8, "the speech tokenizer reads other frames"),
         ("model.speech_input.sample_rate", 10**9, "sample_rate: 1000000000 is not in"),
         ("model.speech_input.window_ms", 1e9, "window_ms: 1000000000.0 is not in"),
         ("model.vocabulary.text", 8, "8 ids are too few"),

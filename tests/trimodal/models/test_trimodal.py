@@ -9,13 +9,15 @@ from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
 import trimodal
-from trimodal.assembly import Masking, assemble
-from trimodal.batch import Batch, Modality, Sample
-from trimodal.config import to_dict
+from trimodal.assembly import Masking, Writing, assemble
+from trimodal.batch import Batch, Modality, Route, Sample, Target
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.models.decoding import Decoding
 from trimodal.processors import TrimodalProcessor
+from trimodal.schema import to_dict
 from trimodal.testing import assert_close, tiny_model, tiny_model_config
+from trimodal.vocabulary import Special, prompt
 
 ALL = frozenset(Modality)
 
@@ -87,7 +89,7 @@ def test_predictions_do_not_see_what_is_hidden(
             replace(sample, media={**sample.media, modality: replace(medium, features=features)})
         )
     before, after = (batch_of(s, modality) for s in (samples, changed))
-    name = modality.name.lower()
+    name = f"masked_{modality.name.lower()}"
     with torch.no_grad():
         first = model(**before.inputs()).predictions
         # the clean copy of a changed medium is encoded too and must not leak
@@ -95,7 +97,7 @@ def test_predictions_do_not_see_what_is_hidden(
     assert before.views is not None
     assert after.views is not None
     assert not torch.equal(
-        before.views.predictions[modality].target, after.views.predictions[modality].target
+        before.views.predictions[name].target, after.views.predictions[name].target
     )
     assert_close(second[name], first[name], "packed-vs-alone-fp32")
 
@@ -105,7 +107,7 @@ def test_predictions_use_the_other_modalities(model: TrimodalModel, media: dict[
     other = samples_of(model, {**{k: [v[0]] for k, v in media.items()}, "text": ["红色"]})
     with torch.no_grad():
         first, second = (
-            model(**batch_of(s, Modality.VISION).inputs()).predictions["vision"]
+            model(**batch_of(s, Modality.VISION).inputs()).predictions["masked_vision"]
             for s in (samples, other)
         )
     assert not np.allclose(first, second, atol=1e-4)
@@ -116,7 +118,7 @@ def test_targets_are_what_was_hidden(model: TrimodalModel, media: dict[str, Any]
     for modality in Modality:
         batch = batch_of(samples, modality)
         assert batch.views is not None
-        prediction = batch.views.predictions[modality]
+        prediction = batch.views.predictions[f"masked_{modality.name.lower()}"]
         medium = samples[0].media[modality]
         rows = medium.features.reshape(medium.num_tokens, -1)[::2]
         assert torch.equal(prediction.target.reshape(rows.shape), rows)
@@ -132,12 +134,22 @@ def test_save_and_load_keep_every_number(
     again = trimodal.load(tmp_path)
     for name, vectors in model.embed(**media).items():
         assert_close(again.embed(**media)[name], vectors, "exact")
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [
-        ".json",
-        ".json",
-        ".model",
-        ".safetensors",
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "speech_tokenizer",
+        "text.model",
+        "vision_tokenizer",
     ]
+    options = {"decoding": Decoding(max_tokens=4), "seed": 3}
+    for to in ("text", "image", "speech"):
+        for made in zip(
+            model.generate(text=["red"], to=to, **options),
+            again.generate(text=["red"], to=to, **options),
+            strict=True,
+        ):
+            assert np.array_equal(*made)
 
 
 def test_auto_classes_know_the_model(model: TrimodalModel, tmp_path: Path) -> None:
@@ -224,3 +236,115 @@ def test_lora_reaches_the_linears_and_merges(model: TrimodalModel, media: dict[s
     merged = adapted.merge_and_unload()
     assert isinstance(merged, TrimodalModel)
     assert_close(merged.embed(**media)["fused"], with_adapters, "packed-vs-alone-fp32")
+
+
+CODES = {Modality.VISION: (2, 3), Modality.SPEECH: (5, 1)}
+
+
+def asking(
+    model: TrimodalModel, samples: list[Sample], modality: Modality, step: int, extra: int = 0
+) -> Batch:
+    """Every sample fused, and asked for a target of `modality`, drawn and hidden by `step`."""
+    generator = torch.Generator().manual_seed(step)
+    written: list[list[Writing]] = []
+    for sample in samples:
+        rows, columns = CODES.get(modality, (4, 1))
+        rows, (start, count) = rows + extra, model.vocabulary.range_of(modality)
+        ids = torch.randint(start, start + count, (rows * columns,), generator=generator)
+        hidden = (torch.rand(len(ids), generator=generator) < 0.5).numpy()
+        hidden[step % len(ids)] = True
+        target = Target(modality, ids, (rows, columns), prompt(modality, "en"))
+        members = frozenset(sample.media) - {modality}
+        hidden_T = None if modality is Modality.TEXT else hidden
+        written.append([Writing(target, members, hidden_T=hidden_T)])
+    fused = [frozenset(s.media) if len(s.media) > 1 else None for s in samples]
+    return assemble(samples, fused, written=written)
+
+
+def trunk_of(model: TrimodalModel, batch: Batch) -> torch.Tensor:
+    assert batch.views is not None
+    return model.trunk(model.enter(model.observe(batch.media), batch.views), batch.views.tokens)
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+@torch.no_grad()
+def test_nothing_observed_depends_on_a_target(
+    lively: TrimodalModel, conditions: list[Sample], modality: Modality
+) -> None:
+    """Other ids behind other masks: bit by bit the same embeddings, observed tokens and prompts."""
+    first, second = (asking(lively, conditions, modality, step) for step in (0, 1))
+    assert first.views is not None
+    assert second.views is not None
+    assert not torch.equal(first.views.direct_T, second.views.direct_T)
+    embedded = [lively(**batch.inputs()).z_NSE for batch in (first, second)]
+    assert torch.equal(*embedded)
+    outputs = [trunk_of(lively, batch) for batch in (first, second)]
+    tokens = first.views.tokens
+    direct = first.views.source_T - sum(m.tokens.num_tokens for m in first.media.values())
+    is_code = (direct >= 0) & (tokens.positions_T2.sum(1) > 0)
+    assert torch.equal(outputs[0][~is_code], outputs[1][~is_code])
+    assert not torch.equal(outputs[0][is_code], outputs[1][is_code])
+    prompts = (tokens.route_T == int(Route.TARGET)) & ~is_code
+    assert int(prompts.sum()) == 2 * len(conditions)
+
+
+@pytest.mark.parametrize("modality", [Modality.VISION, Modality.SPEECH])
+@torch.no_grad()
+def test_nothing_observed_depends_on_the_number_of_codes(
+    lively: TrimodalModel, conditions: list[Sample], modality: Modality
+) -> None:
+    short, long = (asking(lively, conditions, modality, 0, extra) for extra in (0, 7))
+    outputs = [lively(**batch.inputs()) for batch in (short, long)]
+    assert_close(outputs[0].z_NSE, outputs[1].z_NSE, "fp64")
+    if modality is Modality.SPEECH:
+        lengths = [output.predictions["length_speech"] for output in outputs]
+        assert_close(lengths[0], lengths[1], "fp64")
+        assert float(lengths[0].std(0).max()) > 1e-3, "it depends on what is observed"
+
+
+@torch.no_grad()
+def test_a_text_is_read_left_to_right(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    """Another k-th piece changes the logits behind it, and not one bit of those before."""
+    for k in range(4):
+        batches = [asking(lively, conditions[:1], Modality.TEXT, 0) for _ in range(2)]
+        views = batches[1].views
+        assert views is not None
+        at = len(views.direct_T) - 4 + k
+        views.direct_T[at] += 1
+        first, second = (lively(**b.inputs()).predictions["causal_text"] for b in batches)
+        assert first.shape[1] == lively.vocabulary.text.size + 1
+        assert torch.equal(first[: k + 1], second[: k + 1])
+        assert (first[k + 1 :] != second[k + 1 :]).any(1).all()
+
+
+@torch.no_grad()
+def test_codes_see_each_other_and_the_condition(
+    lively: TrimodalModel, conditions: list[Sample]
+) -> None:
+    for modality in CODES:
+        name = f"target_{modality.name.lower()}"
+        first = asking(lively, conditions[:1], modality, 0)
+        changed = asking(lively, conditions[:1], modality, 0)
+        other = asking(lively, conditions[7:8], modality, 0)
+        assert changed.views is not None
+        known = (changed.views.direct_T > 63).nonzero().flatten()
+        changed.views.direct_T[known[-1]] += 1 if changed.views.direct_T[known[-1]] % 2 else -1
+        answers = [lively(**b.inputs()).predictions[name] for b in (first, changed, other)]
+        for answer in answers[1:]:
+            assert float((answers[0] - answer).abs().max()) > 1e-3
+
+
+def test_every_new_parameter_gets_a_gradient_from_its_loss(model: TrimodalModel) -> None:
+    model.train()
+    samples = samples_of(model, {"text": ["a red square"]})
+    for modality in Modality:
+        model.zero_grad()
+        output = model(**asking(model, samples, modality, 0).inputs())
+        assert output.predictions is not None
+        torch.stack([answer.sum() for answer in output.predictions.values()]).sum().backward()
+        assert model.table.grad is not None
+        assert model.table.grad[int(Special.NOTHING)].any() == (modality is Modality.TEXT)
+        assert model.table.grad[int(Special.ENGLISH)].any()
+        assert model.prediction_head.transform.weight.grad is not None
+        used = model.prediction_head.length.weight.grad is not None
+        assert used == (modality is Modality.SPEECH)

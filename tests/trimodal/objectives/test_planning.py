@@ -1,14 +1,26 @@
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from trimodal.batch import Medium, Modality, Sample
-from trimodal.config import ContrastiveConfig, MaskedConfig, ObjectivesConfig
-from trimodal.objectives.planning import draw_hidden, plan_views
+from trimodal.config import (
+    CausalConfig,
+    ContrastiveConfig,
+    LengthConfig,
+    MaskedConfig,
+    ObjectivesConfig,
+    TargetConfig,
+)
+from trimodal.objectives.planning import Wish, draw_hidden, draw_hidden_codes, plan_views
 
 CONFIG = ObjectivesConfig(
     contrastive=ContrastiveConfig(fused=0.5), masked=MaskedConfig(rate=0.5, speech_span=3)
 )
+EVERYTHING = replace(CONFIG, target=TargetConfig(), causal=CausalConfig(), length=LengthConfig())
+V, T, S = Modality
 
 
 def medium(modality: Modality, tokens: int) -> Medium:
@@ -24,34 +36,159 @@ SAMPLES = [sample(f"s{i}", *list(Modality)[: 1 + i % 3]) for i in range(60)]
 
 
 def test_a_plan_depends_on_keys_and_id_alone() -> None:
-    fused, masked = plan_views(SAMPLES, CONFIG, "views", 0, 7)
-    again_fused, again_masked = plan_views(SAMPLES[::-1], CONFIG, "views", 0, 7)
-    assert again_fused[::-1] == fused
-    for a, b in zip(again_masked[::-1], masked, strict=True):
+    plan = plan_views(SAMPLES, EVERYTHING, "views", 0, 7)
+    again = plan_views(SAMPLES[::-1], EVERYTHING, "views", 0, 7)
+    some = plan_views(SAMPLES[5:9], EVERYTHING, "views", 0, 7)
+    assert again.fused[::-1] == plan.fused
+    assert again.wishes[::-1] == plan.wishes
+    assert (some.fused, some.wishes) == (plan.fused[5:9], plan.wishes[5:9])
+    for a, b in zip(again.masked[::-1], plan.masked, strict=True):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
             assert (a.modality, a.helpers) == (b.modality, b.helpers)
             assert np.array_equal(a.hidden_T, b.hidden_T)
-    other, _ = plan_views(SAMPLES, CONFIG, "views", 0, 8)
-    assert other != fused
+    other = plan_views(SAMPLES, EVERYTHING, "views", 0, 8)
+    assert other.fused != plan.fused
+    assert other.wishes != plan.wishes
+
+
+def test_wishes_do_not_move_the_other_views() -> None:
+    plain, more = (plan_views(SAMPLES, config, "views", 3, 4) for config in (CONFIG, EVERYTHING))
+    assert plain.fused == more.fused
+    assert [m and m.modality for m in plain.masked] == [m and m.modality for m in more.masked]
+    assert not any(plain.wishes)
 
 
 def test_only_what_is_present_is_planned() -> None:
-    fused, masked = plan_views(SAMPLES, CONFIG, "views", 1, 0)
-    for s, members, masking in zip(SAMPLES, fused, masked, strict=True):
+    plan = plan_views(SAMPLES, CONFIG, "views", 1, 0)
+    for s, members, masking in zip(SAMPLES, plan.fused, plan.masked, strict=True):
         assert members is None or (len(members) > 1 and members <= set(s.media))
         if masking is not None:
             assert masking.modality in s.media
             assert masking.helpers <= set(s.media) - {masking.modality}
             assert masking.hidden_T.any()
-    assert {len(m) for m in fused if m} == {2, 3}
-    assert {m.modality for m in masked if m} == set(Modality)
+    assert {len(m) for m in plan.fused if m} == {2, 3}
+    assert {m.modality for m in plan.masked if m} == set(Modality)
 
 
 def test_objectives_that_are_off_plan_nothing() -> None:
-    config = ObjectivesConfig(contrastive=ContrastiveConfig(fused=0.0))
-    fused, masked = plan_views(SAMPLES, config, "views", 1, 0)
-    assert set(fused) == {None} == set(masked)
+    contrastive = ContrastiveConfig(fused=0.0)
+    off = ObjectivesConfig(
+        contrastive=contrastive,
+        masked=MaskedConfig(weight=0.0),
+        target=TargetConfig(weight=0.0),
+        causal=CausalConfig(weight=0.0),
+    )
+    for config in (ObjectivesConfig(contrastive=contrastive), off):
+        plan = plan_views(SAMPLES, config, "views", 1, 0)
+        assert set(plan.fused) == {None} == set(plan.masked)
+        assert not any(plan.wishes)
+
+
+def wishes(samples: list[Sample], config: ObjectivesConfig = EVERYTHING) -> list[list[Wish]]:
+    return plan_views(samples, config, "views", 0, 0).wishes
+
+
+def rates(target: float, causal: float) -> ObjectivesConfig:
+    return ObjectivesConfig(target=TargetConfig(rate=target), causal=CausalConfig(rate=causal))
+
+
+def many(kin: frozenset[Modality], *modalities: Modality, asks: bool = False) -> list[Sample]:
+    bare = sample("", *modalities)
+    return [replace(bare, id=f"s{i}", kin=kin, asks=asks) for i in range(400)]
+
+
+@pytest.mark.parametrize(("target", "causal"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)])
+def test_rates_of_0_and_1(target: float, causal: float) -> None:
+    for made in wishes(many(frozenset(), V, T, S), rates(target, causal)):
+        assert [w.modality is T for w in made] == [False] * int(target) + [True] * int(causal)
+
+
+def test_a_rate_is_that_of_the_samples() -> None:
+    made = wishes(many(frozenset(), V, T, S), rates(0.3, 0.7))
+    targets = sum(w.modality is not T for found in made for w in found)
+    texts = sum(w.modality is T for found in made for w in found)
+    assert abs(targets / 400 - 0.3) < 0.08
+    assert abs(texts / 400 - 0.7) < 0.08
+
+
+def test_a_target_is_never_predicted_from_itself() -> None:
+    for made in wishes(many(frozenset(), V, T, S)):
+        for wish in made:
+            assert not wish.kin
+            assert wish.modality not in wish.members
+    assert {w.modality for found in wishes(many(frozenset(), V, T, S)) for w in found} == {V, T, S}
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_the_own_modality_is_observed_only_where_the_target_is_another(modality: Modality) -> None:
+    found = [
+        wish
+        for made in wishes(many(frozenset({modality}), V, T, S))
+        for wish in made
+        if wish.modality is modality
+    ]
+    assert {wish.kin for wish in found} == {False, True}
+    assert all((modality in wish.members) == wish.kin for wish in found)
+
+
+def test_what_a_sample_lacks_comes_from_its_kin() -> None:
+    found = [wish for made in wishes(many(frozenset({V}), T)) for wish in made]
+    assert {(wish.modality, wish.kin) for wish in found} == {(V, True), (T, False)}
+    assert {wish.members for wish in found if wish.modality is V} == {frozenset(), frozenset({T})}
+    assert {wish.members for wish in found if wish.modality is T} == {frozenset()}
+
+
+def test_a_sample_with_nothing_to_predict_gets_no_wish() -> None:
+    assert not any(wishes(many(frozenset(), T), rates(1.0, 0.0)))
+    assert not any(wishes(many(frozenset(), V, S), rates(0.0, 1.0)))
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.25, 1.0])
+def test_the_condition_is_dropped_at_its_rate(drop: float) -> None:
+    config = ObjectivesConfig(
+        target=TargetConfig(rate=1.0, drop_condition=drop),
+        causal=CausalConfig(rate=1.0, drop_condition=drop),
+    )
+    for place in (0, 1):
+        dropped = [not found[place].members for found in wishes(many(frozenset(), V, T, S), config)]
+        assert abs(np.mean(dropped) - drop) < (0.07 if 0 < drop < 1 else 1e-9)
+
+
+def test_every_set_of_members_occurs() -> None:
+    config = ObjectivesConfig(causal=CausalConfig(rate=1.0, drop_condition=0.1))
+    found = Counter(made[0].members for made in wishes(many(frozenset(), V, T, S), config))
+    assert set(found) == {frozenset(), frozenset({V}), frozenset({S}), frozenset({V, S})}
+
+
+def test_answers_are_asked_only_where_there_is_a_question() -> None:
+    config = rates(0.0, 1.0)
+    without = [w for made in wishes(many(frozenset(), V, T), config) for w in made]
+    assert not any(wish.answer for wish in without)
+    found = [w for made in wishes(many(frozenset(), V, T, asks=True), config) for w in made]
+    answers = [wish for wish in found if wish.answer]
+    assert 140 < len(answers) < 260
+    assert {wish.modality for wish in answers} == {T}
+    assert {wish.members for wish in answers} == {frozenset({V})}
+    whole = [w for made in wishes(many(frozenset(), V, T, S, asks=True), config) for w in made]
+    contexts = Counter(wish.members for wish in whole if wish.answer)
+    assert set(contexts) == {frozenset({V}), frozenset({S}), frozenset({V, S})}
+    assert contexts[frozenset({V})] > 0.7 * contexts.total()
+    alone = [w for made in wishes(many(frozenset(), T, asks=True), config) for w in made]
+    assert {wish.members for wish in alone if wish.answer} == {frozenset()}
+
+
+@pytest.mark.parametrize("size", [1, 2, 16, 100])
+def test_hidden_codes_follow_a_cosine(size: int) -> None:
+    drawn = [draw_hidden_codes(size, 0, step, "id") for step in range(400)]
+    counts = np.array([hidden.sum() for hidden in drawn])
+    assert counts.min() >= 1
+    assert counts.max() == size
+    # the mean of the cosine of an even draw; rounding up adds half a code
+    expected = 1.0 if size == 1 else 2 / np.pi + 0.5 / size
+    assert abs(counts.mean() / size - expected) < 0.06
+    assert np.array_equal(draw_hidden_codes(size, 0, 3, "id"), drawn[3])
+    assert np.array(drawn).mean(0).std() < 0.05, "every place is hidden equally often"
 
 
 @pytest.mark.parametrize("tokens", [4, 8, 12, 40])

@@ -1,6 +1,7 @@
 """The processor of all three modalities, and its files beside the model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from trimodal.batch import Modality
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.processors import TrimodalProcessor
-from trimodal.testing import tiny_model_config, tiny_tokenizer
+from trimodal.testing import tiny_model_config, tiny_tokenizer, tiny_tokenizers
+from trimodal.tokenizers import Tokenizers
 
 PICTURE = np.full((8, 12, 3), 90, dtype=np.uint8)
 SPEECH = (np.sin(np.arange(4000) / 9).astype(np.float32), 16_000)
@@ -136,3 +138,78 @@ def test_a_key_of_another_version_is_named(processor: TrimodalProcessor, tmp_pat
     path.write_text(json.dumps(tree), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"model.colour: no such key"):
         TrimodalProcessor.from_pretrained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tokenized() -> TrimodalProcessor:
+    return TrimodalProcessor(tiny_model_config(), tiny_tokenizer(), tiny_tokenizers())
+
+
+def test_tokenizers_are_saved_beside_the_text_model(
+    tokenized: TrimodalProcessor, tmp_path: Path
+) -> None:
+    tokenized.save_pretrained(tmp_path)
+    assert (tmp_path / "vision_tokenizer").is_dir()
+    assert (tmp_path / "speech_tokenizer").is_dir()
+    restored = TrimodalProcessor.from_pretrained(tmp_path)
+    assert restored.codes is not None
+    assert tokenized.codes is not None
+    for codes in (restored.codes, tokenized.codes):
+        assert [codes.num_codes(m) for m in (Modality.VISION, Modality.SPEECH)] == [16, 16]
+    media = tokenized(image=[PICTURE], speech=[SPEECH])[0].media
+    for medium in media.values():
+        before, after = (p.codes.target(medium, ()).ids for p in (tokenized, restored))  # pyright: ignore[reportOptionalMemberAccess]
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", ["vision_tokenizer", "speech_tokenizer"])
+def test_a_swapped_tokenizer_is_refused(
+    tokenized: TrimodalProcessor, tmp_path: Path, kind: str
+) -> None:
+    tokenized.save_pretrained(tmp_path)
+    other = tiny_tokenizers()
+    with torch.no_grad():
+        next(other.parts[kind].parameters()).add_(1e-3)
+    other.parts[kind].save(tmp_path / kind)
+    with pytest.raises(StorageError, match="holds other tokenizers than the model was trained on"):
+        TrimodalProcessor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["vision_tokenizer", "speech_tokenizer"])
+def test_a_lost_tokenizer_is_missed(
+    tokenized: TrimodalProcessor, tmp_path: Path, kind: str
+) -> None:
+    tokenized.save_pretrained(tmp_path)
+    shutil.rmtree(tmp_path / kind)
+    with pytest.raises(StorageError, match="holds other tokenizers than the model was trained on"):
+        TrimodalProcessor.from_pretrained(tmp_path)
+
+
+def test_a_part_of_the_tokenizers_is_enough(tmp_path: Path) -> None:
+    part = Tokenizers(speech=tiny_tokenizers().speech)
+    processor = TrimodalProcessor(tiny_model_config(), tiny_tokenizer(), part)
+    assert processor.codes is not None
+    assert [processor.codes.num_codes(m) for m in (Modality.VISION, Modality.SPEECH)] == [0, 16]
+    processor.save_pretrained(tmp_path)
+    restored = TrimodalProcessor.from_pretrained(tmp_path)
+    assert restored.codes is not None
+    assert restored.codes.tokenizers.vision is None
+
+
+def test_without_tokenizers_there_are_no_codes(processor: TrimodalProcessor) -> None:
+    assert processor.codes is None
+
+
+def test_conditions_of_a_completion(processor: TrimodalProcessor) -> None:
+    samples, begun = processor.conditions(
+        image=[PICTURE, None, None], text=[None, None, "red"], complete=["a", "b", None]
+    )
+    assert [set(sample.media) for sample in samples] == [
+        {Modality.VISION}, set(), {Modality.TEXT}
+    ]  # fmt: skip
+    assert [medium is not None for medium in begun] == [True, True, False]
+    assert len({sample.group for sample in samples}) == 3
+    with pytest.raises(DataError, match="row 1 has neither image nor text nor speech"):
+        processor.conditions(image=[PICTURE, None], complete=["a", None])
+    with pytest.raises(DataError, match=r"complete\[1\]: text is empty"):
+        processor.conditions(complete=["a", " "])

@@ -1,18 +1,28 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trimodal.config import (
+    CausalConfig,
     ContrastiveConfig,
     DataConfig,
+    LengthConfig,
     MaskedConfig,
     ObjectivesConfig,
     RunConfig,
     SpeechAugmentConfig,
+    TargetConfig,
     TrainingConfig,
     VisionAugmentConfig,
 )
-from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.testing import (
+    tiny_model_config,
+    tiny_tokenizer,
+    tiny_tokenizers,
+    write_tiny_manifest,
+)
 
 
 @pytest.fixture
@@ -38,5 +48,31 @@ def config(tmp_path: Path) -> RunConfig:
             learning_rate=3e-3,
             checkpoint_every=2,
             tensorboard=False,
+        ),
+    )
+
+
+@pytest.fixture
+def everything(config: RunConfig, tmp_path: Path) -> RunConfig:
+    """The same with every pretext task; rows have questions, two languages and spoken ones."""
+    tiny_tokenizers().save(tmp_path / "tokenizers")
+    manifest = Path(config.data.train[0])
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    for i, row in enumerate(rows):
+        row["speech_lang"] = ("en", "zh")[i % 2]
+        if i % 3 == 0:
+            row |= {"question": "is it red?", "answer": "yes" if row["label"] == "red" else "no"}
+        if "text" in row and i % 4 == 0:
+            row["text_zh" if row["lang"] == "en" else "text_en"] = "red"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return replace(
+        config,
+        data=replace(config.data, tokenizers=str(tmp_path / "tokenizers")),
+        objectives=ObjectivesConfig(
+            contrastive=ContrastiveConfig(),
+            masked=MaskedConfig(vision_target="codes", speech_target="codes", rate=0.8),
+            target=TargetConfig(rate=0.8),
+            causal=CausalConfig(rate=0.8),
+            length=LengthConfig(),
         ),
     )

@@ -6,10 +6,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, Modality
-from trimodal.config import RunConfig
+from trimodal.config import ObjectivesConfig, RunConfig
 from trimodal.errors import TrimodalError
+from trimodal.objectives import Wish
 from trimodal.training.feed import StepFeed
 from trimodal.training.trainer import build_dataset, build_processor
+from trimodal.vocabulary import Vocabulary
 
 
 def feed(config: RunConfig, rank: int = 0, world_size: int = 1) -> StepFeed:
@@ -80,3 +82,99 @@ def test_a_loader_process_gives_the_same_batches(config: RunConfig) -> None:
     (loaded,) = DataLoader(feed(config), sampler=[2], batch_size=None, num_workers=1)
     for modality in Modality:
         assert torch.equal(features(loaded, modality), features(feed(config).batches(2), modality))
+
+
+def names(batches: list[Batch]) -> set[str]:
+    return {name for b in batches if b.views is not None for name in b.views.predictions}
+
+
+def test_every_objective_asks_in_time(everything: RunConfig) -> None:
+    made = feed(everything)
+    asked = set().union(*(names(made.batches(step)) for step in range(4)))
+    assert asked == {
+        "masked_vision", "masked_text", "masked_speech", "target_vision", "target_speech",
+        "causal_text", "length_speech",
+    }  # fmt: skip
+
+
+def test_hidden_codes_are_asked_as_codes(everything: RunConfig) -> None:
+    made = feed(everything)
+    vocabulary = Vocabulary(everything.model.vocabulary)
+    for step in range(4):
+        (batch,) = made.batches(step)
+        assert batch.views is not None
+        for modality in (Modality.VISION, Modality.SPEECH):
+            start, size = vocabulary.range_of(modality)
+            for loss in ("masked", "target"):
+                prediction = batch.views.predictions.get(f"{loss}_{modality.name.lower()}")
+                if prediction is None:
+                    continue
+                assert prediction.target.dim() == (2 if loss == "masked" else 1)
+                assert prediction.target.dtype == torch.int64
+                assert ((prediction.target >= start) & (prediction.target < start + size)).all()
+
+
+def test_hidden_speech_is_asked_by_random_quantisation(everything: RunConfig) -> None:
+    assert everything.objectives.masked is not None
+    masked = replace(
+        everything.objectives.masked, speech_target="best_rq", vision_target="features", rate=1.0
+    )
+    config = replace(
+        everything,
+        model=replace(everything.model, best_rq_codebooks=2),
+        objectives=ObjectivesConfig(masked=masked),
+    )
+    made, found = feed(config), []
+    for step in range(4):
+        (batch,) = made.batches(step)
+        assert batch.views is not None
+        assert "masked_speech" not in batch.views.predictions
+        if "quantised_speech" in batch.views.predictions:
+            found.append(batch.views.predictions["quantised_speech"].target)
+    targets = torch.cat(found)
+    assert targets.shape[1] == 2
+    assert len(targets.unique(dim=0)) > len(targets) // 2
+    assert int(targets.max()) < 1024
+
+
+def test_target_views_do_not_depend_on_the_budget(everything: RunConfig) -> None:
+    whole = feed(everything).batches(1)
+    small = replace(everything, training=replace(everything.training, token_budget=100))
+    cut = feed(small).batches(1)
+    assert len(whole) == 1
+    assert len(cut) > 2
+    assert sum(b.num_tokens for b in cut) == whole[0].num_tokens
+    assert all(b.num_tokens <= 100 or b.num_samples == 1 for b in cut)
+    for name in names(whole):
+        views = [b.views for b in cut if b.views is not None and name in b.views.predictions]
+        parts = torch.cat([v.predictions[name].target for v in views]).flatten().tolist()
+        assert whole[0].views is not None
+        assert sorted(parts) == sorted(whole[0].views.predictions[name].target.flatten().tolist())
+
+
+def test_targets_are_a_pure_function_of_the_step(everything: RunConfig) -> None:
+    used, fresh = feed(everything), feed(everything)
+    used.batches(0)
+    for step in (3, 2):
+        a, b = (made.batches(step)[0].views for made in (used, fresh))
+        assert a is not None
+        assert b is not None
+        assert torch.equal(a.direct_T, b.direct_T)
+        assert torch.equal(a.source_T, b.source_T)
+    direct = [made.batches(step)[0].views.direct_T for made, step in ((used, 0), (used, 3))]  # pyright: ignore[reportOptionalMemberAccess]
+    assert not torch.equal(*direct)
+
+
+def test_ranks_draw_what_one_process_would(everything: RunConfig) -> None:
+    def ids(batches: list[Batch]) -> list[int]:
+        return [int(i) for b in batches if b.views is not None for i in b.views.direct_T]
+
+    shares = [i for rank in range(2) for i in ids(feed(everything, rank, 2).batches(2))]
+    assert sorted(shares) == sorted(ids(feed(everything).batches(2)))
+
+
+def test_other_codes_are_hidden_in_every_step(everything: RunConfig) -> None:
+    made, wish = feed(everything), Wish(Modality.VISION, frozenset())
+    hidden = [made._writing(0, wish, step).hidden_T for step in range(20)]
+    assert all(mask is not None and mask.any() for mask in hidden)
+    assert len({mask.tobytes() for mask in hidden if mask is not None}) > 5

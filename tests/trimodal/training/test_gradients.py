@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -5,12 +6,23 @@ import torch
 from accelerate import Accelerator
 
 from trimodal.batch import Batch
-from trimodal.config import RunConfig, to_dict
+from trimodal.config import (
+    CausalConfig,
+    ContrastiveConfig,
+    LengthConfig,
+    MaskedConfig,
+    ObjectivesConfig,
+    RunConfig,
+    TargetConfig,
+)
 from trimodal.models import TrimodalConfig, TrimodalModel, TrimodalOutput
+from trimodal.objectives import LOSSES, weights
+from trimodal.schema import to_dict
 from trimodal.testing import assert_close
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.trainer import build_dataset, build_processor
+from trimodal.vocabulary import NUM_SPECIAL, Vocabulary
 
 
 def model_of(config: RunConfig) -> TrimodalModel:
@@ -121,3 +133,138 @@ def test_dropout_does_not_depend_on_what_was_drawn_before(config: RunConfig) -> 
     _, second = run(with_dropout(config), 80)
     for name, grad in first.items():
         assert_close(second[name], grad, "exact")
+
+
+def test_pretext_tasks_in_micro_batches_give_the_gradient_of_the_whole_step(
+    everything: RunConfig,
+) -> None:
+    whole_losses, whole = run(everything, 100_000)
+    cut_losses, cut = run(everything, 120)
+    assert len(batches_of(everything, 120)) > 2
+    assert {"target_speech", "causal_text", "length_speech", "masked_vision"} <= set(whole_losses)
+    assert whole.keys() == cut.keys() == dict(model_of(everything).named_parameters()).keys()
+    for name, loss in whole_losses.items():
+        assert_close(cut_losses[name], loss, "micro-batches")
+    for name, grad in whole.items():
+        assert_close(cut[name], grad, "micro-batches")
+
+
+def test_the_gradient_of_all_pretext_tasks_is_that_of_their_loss(everything: RunConfig) -> None:
+    test_the_gradient_is_that_of_the_loss(everything)
+
+
+def test_a_new_model_is_as_unsure_as_there_are_ids(everything: RunConfig) -> None:
+    """A loss is a mean over positions, however many of them there are."""
+    losses, _ = run(everything, 120)
+    vocabulary = everything.model.vocabulary
+    sizes = {
+        "causal_text": vocabulary.text + 1,
+        "masked_text": vocabulary.text,
+        "masked_vision": vocabulary.vision,
+        "masked_speech": vocabulary.speech,
+        "target_vision": vocabulary.vision,
+        "target_speech": vocabulary.speech,
+    }
+    found = {name: losses[name] / math.log(size) for name, size in sizes.items() if name in losses}
+    assert len(found) > 3
+    assert all(0.9 < ratio < 1.1 for ratio in found.values())
+
+
+@pytest.mark.parametrize("name", ["masked", "target", "causal", "length"])
+def test_each_objective_adds_its_weighted_mean(everything: RunConfig, name: str) -> None:
+    losses, _ = run(everything, 100_000)
+    parts = [losses[part] for part in LOSSES[name] if part in losses]
+    assert_close(losses[name], sum(parts) / len(parts), "fp32")
+    objectives = everything.objectives
+    weighted = {"contrastive": 1.0, **weights(objectives)}
+    total = sum(weight * losses[part] for part, weight in weighted.items() if weight)
+    assert_close(losses["loss"], total, "fp32")
+
+
+@pytest.mark.parametrize("name", ["target", "causal", "length"])
+def test_a_weight_is_a_factor_of_the_gradient(everything: RunConfig, name: str) -> None:
+    """Twice the weight: twice that objective's part of the gradient."""
+    grads = []
+    for factor in (1.0, 2.0, 3.0):
+        objective = getattr(everything.objectives, name)
+        weighted = replace(objective, weight=factor * objective.weight)
+        objectives = replace(everything.objectives, **{name: weighted})
+        grads.append(run(replace(everything, objectives=objectives), 100_000)[1])
+    for parameter, grad in grads[1].items():
+        assert_close(grads[2][parameter] - grad, grad - grads[0][parameter], "micro-batches")
+    assert any((grads[1][n] - g).abs().max() > 1e-6 for n, g in grads[0].items())
+
+
+@pytest.mark.parametrize("off", ["left out", "weight 0"])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("length", ["prediction_head.length.weight", "prediction_head.length.bias"]),
+        ("masked", ["prediction_head.cells.vision.weight", "encoders.0.frontend.mask"]),
+    ],
+)
+def test_an_objective_that_is_off_has_gradient_0(
+    everything: RunConfig, name: str, parameters: list[str], off: str
+) -> None:
+    """Exactly 0, though its views may be there, as a length is asked of every spoken target."""
+    _, on = run(everything, 100_000)
+    assert all(on[parameter].any() for parameter in parameters)
+    option = None if off == "left out" else replace(getattr(everything.objectives, name), weight=0)
+    objectives = replace(everything.objectives, **{name: option})
+    losses, grads = run(replace(everything, objectives=objectives), 100_000)
+    assert name not in losses
+    for parameter in parameters:
+        assert not grads[parameter].any()
+
+
+def test_without_targets_the_table_learns_from_texts_alone(everything: RunConfig) -> None:
+    masked = MaskedConfig(weight=0.0)
+    objectives = ObjectivesConfig(contrastive=ContrastiveConfig(), masked=masked)
+    _, grads = run(replace(everything, objectives=objectives), 100_000)
+    table = grads["encoders.1.frontend.table.weight"]
+    vocabulary = Vocabulary(everything.model.vocabulary)
+    assert not table[:NUM_SPECIAL].any()
+    assert not table[vocabulary.vision.start :].any()
+    assert table[NUM_SPECIAL : vocabulary.vision.start].any()
+
+
+def only(config: RunConfig, name: str) -> ObjectivesConfig:
+    smooth = {
+        "target": TargetConfig(rate=1.0, label_smoothing=0.0),
+        "length": LengthConfig(weight=1.0),
+    }
+    if name == "length":
+        return ObjectivesConfig(**smooth)
+    if name == "quantised":
+        return ObjectivesConfig(masked=MaskedConfig(rate=1.0, speech_target="best_rq"))
+    if name == "causal":
+        return ObjectivesConfig(causal=CausalConfig(rate=1.0))
+    if name == "target":
+        return ObjectivesConfig(target=smooth["target"])
+    assert config.objectives.masked is not None
+    return ObjectivesConfig(masked=replace(config.objectives.masked, rate=1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "share"),
+    [
+        ("target", "target", 0.7),
+        ("causal", "causal", 0.5),
+        ("length", "length", 0.7),
+        ("masked", "masked", 0.7),
+        ("quantised", "quantised_speech", 0.7),
+    ],
+)
+def test_a_batch_can_be_learnt_by_heart(
+    everything: RunConfig, name: str, loss: str, share: float
+) -> None:
+    model = replace(everything.model, best_rq_codebooks=2 if name == "quantised" else 0)
+    config = replace(everything, model=model, objectives=only(everything, name))
+    bare, batches = model_of(config), batches_of(config, 100_000)
+    gradients = StepGradients(Accelerator(cpu=True), bare, config)
+    optimizer, losses = torch.optim.AdamW(bare.parameters(), lr=1e-2), []
+    for step in range(30):
+        losses.append(gradients(batches, step)[loss])
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < share * losses[0]

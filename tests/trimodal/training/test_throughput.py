@@ -5,8 +5,8 @@ import torch
 
 from trimodal.assembly import assemble
 from trimodal.batch import Medium, Modality, Sample
-from trimodal.config import to_dict
 from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.schema import to_dict
 from trimodal.testing import assert_close, tiny_model_config
 from trimodal.training.throughput import computing_threads, peak_flops, training_flops
 

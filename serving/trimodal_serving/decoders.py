@@ -1,0 +1,131 @@
+"""Threads in which texts are tokenised and media are opened.
+
+samples = await decoders.samples(inputs, processor)
+"""
+
+import asyncio
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from trimodal.batch import Medium, Modality, Sample
+from trimodal.config import ModelConfig
+from trimodal.errors import DataError
+from trimodal_serving.errors import ServingError, internal, rejected
+from trimodal_serving.inputs import Input, Source
+from trimodal_serving.media import invalid
+from trimodal_serving.scheduler import in_order
+
+if TYPE_CHECKING:  # slow to import; the model does so in its own thread
+    from trimodal.processors import TrimodalProcessor
+
+CHUNK = 8
+"""Texts tokenised before another request gets its turn; other inputs are decoded one by one."""
+MAX_CHARACTERS = 64
+"""Characters a token of the longest text; one beyond that is refused before anything is done.
+
+A piece has at most 16 characters, and normalising makes one of at most four: only runs of spaces
+or invisible characters could bring a longer text within the tokens.
+"""
+
+
+class Decoders:
+    """Texts are tokenised in a thread of their own, so that they never wait for media."""
+
+    def __init__(self) -> None:
+        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._num_decoders = min(4, os.cpu_count() or 1)
+        self._decoders = ThreadPoolExecutor(self._num_decoders, thread_name_prefix="decode")
+
+    async def samples(
+        self, inputs: Sequence[Input], processor: "TrimodalProcessor"
+    ) -> list[Sample]:
+        """A sample of each input, in their order; one that fails makes all of them fail.
+
+        Raises:
+            ServingError: an input that cannot be used; `param` says which.
+        """
+        loop = asyncio.get_running_loop()
+        # alone a request has a chunk for every thread; beside others it waits for its turn
+        turns = asyncio.Semaphore(self._num_decoders)
+
+        async def decode(chunk: Sequence[Input]) -> list[Sample]:
+            executor = self._tokenizer if _is_text(chunk[0]) else self._decoders
+            async with turns:
+                return await loop.run_in_executor(executor, _samples, chunk, processor)
+
+        chunks = [asyncio.create_task(decode(chunk)) for chunk in _chunks(inputs)]
+        return [sample for chunk in await in_order(chunks) for sample in chunk]
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        for executor in (self._tokenizer, self._decoders):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def check_lengths(inputs: Sequence[Input], max_text_tokens: int) -> None:
+    """Return if no text is so long that it cannot have few enough tokens.
+
+    Raises:
+        ServingError: one is.
+    """
+    limit = MAX_CHARACTERS * max_text_tokens
+    for item in inputs:
+        text = item.media.get(Modality.TEXT)
+        if isinstance(text, str) and len(text) > limit:
+            message = f"text has {len(text)} characters, the limit is {limit}"
+            raise ServingError(400, "context_length_exceeded", message, param=item.where)
+
+
+def _is_text(item: Input) -> bool:
+    return item.media.keys() == {Modality.TEXT}
+
+
+def _chunks(inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    for is_text, group in itertools.groupby(inputs, _is_text):
+        items = list(group)
+        size = CHUNK if is_text else 1
+        for i in range(0, len(items), size):
+            yield items[i : i + size]
+
+
+def most_tokens(item: Input, architecture: ModelConfig) -> int:
+    """Tokens that are computed for an input at most, as far as can be told before it is opened."""
+    speech = architecture.speech_input
+    most = {
+        Modality.VISION: architecture.vision_input.max_tokens,
+        Modality.TEXT: architecture.max_text_tokens,
+        Modality.SPEECH: math.ceil(speech.max_seconds * 1000 / speech.hop_ms / speech.stride),
+    }
+    tokens = sum(
+        min(most[modality], 4 * len(source) + 1) if isinstance(source, str) else most[modality]
+        for modality, source in item.media.items()
+    )
+    return tokens * (1 + (len(item.media) > 1))
+
+
+def _samples(inputs: Sequence[Input], processor: "TrimodalProcessor") -> list[Sample]:
+    samples = []
+    for item in inputs:
+        try:
+            media = {m: _medium(m, source, processor) for m, source in item.media.items()}
+        except ServingError as error:
+            raise error.at(item.where) from None
+        except DataError as error:
+            raise rejected(error, item.where) from None
+        except Exception as error:
+            raise internal(item.where) from error
+        samples.append(Sample(item.where, media, 0))
+    return samples
+
+
+def _medium(modality: Modality, source: Source, processor: "TrimodalProcessor") -> Medium:
+    if not isinstance(source, str):
+        medium = processor.medium(modality, source.decode())
+        if not medium.features.isfinite().all():
+            raise invalid(modality, "holds numbers too large to compute with")
+        return medium
+    return processor.medium(modality, source)

@@ -1,0 +1,84 @@
+"""Answers without a web library: bytes at once, or events as they come.
+
+return Reply(json_bytes(tree)); return await streamed(events)
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trimodal.batch import Modality
+from trimodal_serving.errors import internal
+from trimodal_serving.protocol import LABELS
+
+if TYPE_CHECKING:
+    from trimodal_serving.engine import Engine
+
+PING_SECONDS = 15.0
+"""Of silence in a stream, after which a comment keeps the connection open."""
+
+Events = AsyncIterator[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The body of an answer with status 200."""
+
+    body: bytes | AsyncIterator[bytes]
+    media_type: str = "application/json"
+
+
+Answer = Callable[["Engine", str, str, bytes], Coroutine[Any, Any, Reply]]
+"""From the engine, the name of the model, the content type and the body of a request."""
+
+
+def rendered(tree: Any) -> Reply:
+    """JSON in UTF-8."""
+    return Reply(json.dumps(tree, ensure_ascii=False).encode())
+
+
+async def streamed(events: Events) -> Reply:
+    """Server-sent events, once the first is there.
+
+    Raises:
+        ServingError: what went wrong before it; what does later is raised by the body.
+    """
+    try:
+        first = await anext(events)
+    except StopAsyncIteration:
+        raise internal() from None
+    return Reply(_sent(first, events), "text/event-stream")
+
+
+async def _sent(first: dict[str, Any], events: Events) -> AsyncIterator[bytes]:
+    yield event(first)
+    pending: asyncio.Future[dict[str, Any]] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(anext(events))
+            await asyncio.wait({pending}, timeout=PING_SECONDS)
+            if not pending.done():
+                yield b": ping\n\n"
+                continue
+            try:
+                tree = pending.result()
+            except StopAsyncIteration:
+                yield b"data: [DONE]\n\n"
+                return
+            pending = None
+            yield event(tree)
+    finally:
+        if pending is not None:
+            pending.cancel()
+
+
+def event(tree: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(tree, ensure_ascii=False).encode() + b"\n\n"
+
+
+def details(tokens: Mapping[Modality, int]) -> dict[str, int]:
+    """Tokens by modality, as in the usage of embeddings."""
+    return {f"{LABELS[modality]}_tokens": tokens.get(modality, 0) for modality in Modality}

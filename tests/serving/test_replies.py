@@ -1,0 +1,61 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from trimodal.batch import Modality
+from trimodal_serving import replies as module
+from trimodal_serving.errors import ServingError
+from trimodal_serving.replies import details, rendered, streamed
+
+
+async def events(*items: dict[str, Any] | Exception, wait: float = 0) -> AsyncIterator[Any]:
+    for item in items:
+        if isinstance(item, Exception):
+            raise item
+        yield item
+        await asyncio.sleep(wait)
+
+
+async def collected(*items: dict[str, Any] | Exception, wait: float = 0) -> list[bytes]:
+    reply = await streamed(events(*items, wait=wait))
+    assert reply.media_type == "text/event-stream"
+    assert not isinstance(reply.body, bytes)
+    return [chunk async for chunk in reply.body]
+
+
+def test_events_end_with_done() -> None:
+    sent = asyncio.run(collected({"a": "红\n"}, {"b": 2}))
+    assert sent == ['data: {"a": "红\\n"}\n\n'.encode(), b'data: {"b": 2}\n\n', b"data: [DONE]\n\n"]
+
+
+def test_an_error_before_the_first_event_is_raised_at_once() -> None:
+    with pytest.raises(ServingError, match="full"):
+        asyncio.run(collected(ServingError(429, "queue_full", "full")))
+    with pytest.raises(ServingError, match="failed"):
+        asyncio.run(collected())
+
+
+def test_an_error_after_it_is_raised_by_the_body() -> None:
+    with pytest.raises(ServingError, match="late"):
+        asyncio.run(collected({"a": 1}, ServingError(500, "internal", "late")))
+
+
+def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PING_SECONDS", 0.001)
+    sent = asyncio.run(collected({"a": 1}, {"b": 2}, wait=0.05))
+    assert b": ping\n\n" in sent
+    assert [chunk for chunk in sent if chunk.startswith(b"data")][1] == b'data: {"b": 2}\n\n'
+
+
+def test_json_keeps_its_characters() -> None:
+    reply = rendered({"text": "红\x00"})
+    assert reply.body == '{"text": "红\\u0000"}'.encode()
+    assert isinstance(reply.body, bytes)
+    assert json.loads(reply.body) == {"text": "红\x00"}
+
+
+def test_details_name_every_modality() -> None:
+    assert details({Modality.TEXT: 3}) == {"image_tokens": 0, "text_tokens": 3, "audio_tokens": 0}

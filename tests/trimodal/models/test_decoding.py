@@ -1,0 +1,290 @@
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from trimodal.assembly import Writing, assemble
+from trimodal.batch import Modality, Sample, Target
+from trimodal.errors import ConfigError, NumericError
+from trimodal.models import TrimodalModel
+from trimodal.models.decoding import (
+    Decoding,
+    _draw,
+    decode_codes,
+    decode_texts,
+    draw_length,
+    finish,
+)
+from trimodal.models.prefix import Prefix
+from trimodal.vocabulary import Special, Vocabulary, prompt
+
+V, T, S = Modality
+NO_IDS = torch.zeros(0, dtype=torch.int64)
+GREEDY = Decoding(temperature=0.0, max_tokens=6)
+
+
+def prefix_of(
+    model: TrimodalModel, samples: list[Sample], modality: Modality, room: int, guided: bool
+) -> Prefix:
+    target = Target(modality, NO_IDS, (0, 1), prompt(modality))
+    writings = [Writing(target, frozenset(sample.media)) for sample in samples]
+    if guided:
+        samples = samples + [replace(sample, media={}) for sample in samples]
+        writings = writings + [Writing(target, frozenset())] * len(writings)
+    return Prefix(model, samples, writings, [room] * len(samples))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature: must be at least 0, got -1.0"),
+        ({"temperature": math.nan}, "temperature: must be at least 0, got nan"),
+        ({"temperature": math.inf}, "temperature: must be at least 0, got inf"),
+        ({"guidance": -0.5}, "guidance: must be at least 0, got -0.5"),
+        ({"choice_temperature": -1.0}, "choice_temperature: must be at least 0, got -1.0"),
+        ({"top_p": 0.0}, "top_p: 0.0 is not in (0, 1]"),
+        ({"top_p": 1.5}, "top_p: 1.5 is not in (0, 1]"),
+        ({"steps": 0}, "steps: must be at least 1, got 0"),
+        ({"max_tokens": 0}, "max_tokens: must be at least 1, got 0"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Decoding(**options)  # pyright: ignore[reportArgumentType]
+    assert str(caught.value) == message
+
+
+P = np.array([0.5, 0.05, 0.25, 0.2])
+
+
+def draws(decoding: Decoding, p: np.ndarray = P, size: int = 20_000) -> np.ndarray:
+    """How often each id is drawn."""
+    rows = np.tile(np.log(p), (size, 1))
+    found = _draw(rows, np.random.default_rng(0).random(size), decoding)
+    return np.bincount(found, minlength=len(p)) / size
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_distribution(temperature: float) -> None:
+    expected = P ** (1 / temperature)
+    expected /= expected.sum()
+    # 4 standard deviations of a frequency
+    bound = 4 * np.sqrt(expected * (1 - expected) / 20_000)
+    assert (np.abs(draws(Decoding(temperature=temperature)) - expected) < bound).all()
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.3, [0]), (0.5, [0]), (0.6, [0, 2]), (0.9, [0, 2, 3]), (1.0, range(4))]
+)
+def test_only_the_likeliest_are_drawn(top_p: float, kept: list[int]) -> None:
+    found = draws(Decoding(top_p=top_p))
+    expected = np.where(np.isin(np.arange(4), kept), P, 0)
+    assert set(np.flatnonzero(found)) == set(kept)
+    assert np.abs(found - expected / expected.sum()).max() < 0.015
+
+
+def test_temperature_0_takes_the_likeliest() -> None:
+    rows = np.log(np.random.default_rng(1).dirichlet(np.ones(9), 50))
+    found = _draw(rows, np.random.default_rng(0).random(50), Decoding(temperature=0.0))
+    assert np.array_equal(found, rows.argmax(-1))
+    for temperature in (1e-3, 1e-300):
+        almost = Decoding(temperature=temperature)
+        assert np.array_equal(_draw(rows[:, :4], np.full(50, 0.5), almost), rows[:, :4].argmax(-1))
+
+
+def test_the_ends_of_the_unit_interval_draw_something_likely() -> None:
+    p = np.array([[0.0, 0.7, 0.3, 0.0]])
+    with np.errstate(divide="ignore"):
+        rows = np.log(p)
+    for draw, expected in ((0.0, 1), (np.nextafter(1.0, 0.0), 2)):
+        assert _draw(rows, np.array([draw]), Decoding()).tolist() == [expected]
+
+
+def test_a_draw_depends_on_its_own_row() -> None:
+    rng = np.random.default_rng(0)
+    rows, numbers = np.log(rng.dirichlet(np.ones(30), 40)), rng.random(40)
+    together = _draw(rows, numbers, Decoding(top_p=0.9))
+    alone = [_draw(rows[i : i + 1], numbers[i : i + 1], Decoding(top_p=0.9))[0] for i in range(40)]
+    assert together.tolist() == alone
+    assert len(set(alone)) > 5
+
+
+def test_lengths_are_those_of_the_distribution() -> None:
+    certain = Decoding(temperature=0.0)
+    assert draw_length(math.log(20), 0.0, certain, 0, 100) == 20
+    assert draw_length(math.log(20), 0.0, certain, 0, 7) == 7
+    assert draw_length(-50.0, 0.0, certain, 0, 7) == 1
+    assert draw_length(1e9, 1.0, certain, 0, 7) == 7
+    drawn = [draw_length(math.log(50), math.log(0.2), Decoding(), s, 10**6) for s in range(2000)]
+    logs = np.log(drawn)
+    assert abs(logs.mean() - math.log(50)) < 0.02
+    assert abs(logs.std() - 0.2) < 0.02
+    assert drawn[7] == draw_length(math.log(50), math.log(0.2), Decoding(), 7, 10**6)
+
+
+def by_hand(model: TrimodalModel, sample: Sample, begun: list[int], guidance: float) -> list[int]:
+    """Greedy decoding by a forward of its own for every piece."""
+    text = list(begun)
+    known = model.known_ids(T)
+    for _ in range(GREEDY.max_tokens):
+        rows = []
+        for members in (frozenset(sample.media), frozenset()):
+            target = Target(T, torch.tensor(text, dtype=torch.int64), (len(text), 1), prompt(T))
+            batch = assemble([sample], written=[[Writing(target, members)]])
+            assert batch.views is not None
+            h_TD = model.trunk(
+                model.enter(model.observe(batch.media), batch.views), batch.views.tokens
+            )
+            rows.append(model.continuations(h_TD[-1:])[0].log_softmax(-1)[:known])
+        scores = rows[1] + guidance * (rows[0] - rows[1])
+        piece = int(scores.argmax())
+        if piece == 0:
+            break
+        text.append(int(Special.END_TEXT) + piece)
+    return text
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0, 0.0])
+@torch.no_grad()
+def test_greedy_texts_are_those_of_uncached_forwards(
+    lively: TrimodalModel, conditions: list[Sample], guidance: float
+) -> None:
+    start = lively.vocabulary.text.start
+    begun = [[], [start + 7], [start + 9, start + 3], []]
+    decoding = replace(GREEDY, guidance=guidance)
+    prefix = prefix_of(lively, conditions[:4], T, 8, guided=guidance != 1)
+    found = finish(decode_texts(prefix, begun, decoding, seeds=[0] * 4))
+    expected = [
+        by_hand(lively, sample, text, guidance)
+        for sample, text in zip(conditions[:4], begun, strict=True)
+    ]
+    assert found == expected
+    assert len({tuple(text) for text in found}) > (1 if guidance else 0)
+    for text, beginning in zip(found, begun, strict=True):
+        assert text[: len(beginning)] == beginning
+        assert len(text) <= len(beginning) + GREEDY.max_tokens
+
+
+@torch.no_grad()
+def test_a_text_stops_at_its_end(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    """Whichever texts have ended, the others go on as if they were alone."""
+    lively.table[int(Special.END_TEXT)] *= 6
+    decoding = Decoding(max_tokens=12, temperature=1.0)
+    prefix = prefix_of(lively, conditions, T, 12, guided=False)
+    found = finish(decode_texts(prefix, [[]] * 9, decoding, seeds=list(range(9))))
+    lengths = {len(text) for text in found}
+    assert len(lengths) > 2
+    assert min(lengths) < 12
+    assert not any(Special.END_TEXT in text for text in found)
+    for i, sample in enumerate(conditions):
+        alone = prefix_of(lively, [sample], T, 12, guided=False)
+        assert finish(decode_texts(alone, [[]], decoding, seeds=[i])) == [found[i]]
+
+
+@torch.no_grad()
+def test_only_what_the_tokenizers_know_is_drawn(
+    lively: TrimodalModel, conditions: list[Sample]
+) -> None:
+    """Rows of padded capacity that outweigh all others are drawn never."""
+    assert lively.processor is not None
+    codes = lively.processor.codes
+    assert codes is not None
+    tokenizer = codes.tokenizers.speech
+    assert tokenizer is not None
+    pieces = lively.processor.text.num_pieces
+    text, speech = lively.vocabulary.text, lively.vocabulary.speech
+    assert pieces < text.size
+    lively.table[text.start + pieces : text.start + text.size] *= 20
+    prefix = prefix_of(lively, conditions, T, 8, guided=False)
+    found = finish(decode_texts(prefix, [[]] * 9, Decoding(max_tokens=8), seeds=list(range(9))))
+    assert max(max(text) for text in found if text) < text.start + pieces
+    tokenizer.config = replace(tokenizer.config, levels=(2, 3))
+    lively.table[speech.start + 6 : speech.start + speech.size] *= 20
+    prefix = prefix_of(lively, conditions, S, 5, guided=False)
+    empty = [codes.empty_target(S, (5, 1), prompt(S))] * 9
+    made = finish(decode_codes(prefix, empty, Decoding(), seeds=list(range(9))))
+    ids = torch.stack([target.ids for target in made]) - speech.start
+    assert (ids >= 0).all()
+    assert ids.max() < 6
+    assert len(ids.unique()) > 1
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("steps", [1, 3, 8, 40])
+@pytest.mark.parametrize(("modality", "grid"), [(V, (3, 4)), (S, (1, 1)), (S, (7, 1))])
+@torch.no_grad()
+def test_codes_are_filled_in_along_a_cosine(
+    lively: TrimodalModel,
+    conditions: list[Sample],
+    monkeypatch: pytest.MonkeyPatch,
+    modality: Modality,
+    grid: tuple[int, int],
+    steps: int,
+    guidance: float,
+) -> None:
+    seen: list[list[torch.Tensor]] = []
+    extend = Prefix.extend
+
+    def recorded(
+        self: Prefix,
+        sequences: list[int],
+        ids: list[torch.Tensor],
+        positions: list[np.ndarray],
+        *,
+        keep: bool,
+    ) -> torch.Tensor:
+        seen.append([i.clone() for i in ids])
+        return extend(self, sequences, ids, positions, keep=keep)
+
+    monkeypatch.setattr(Prefix, "extend", recorded)
+    size, mask = grid[0] * grid[1], Vocabulary.mask_id(modality)
+    empty = Target(modality, torch.full((size,), mask), grid, prompt(modality))
+    prefix = prefix_of(lively, conditions[:3], modality, size, guided=guidance != 1)
+    decoding = Decoding(steps=steps, guidance=guidance)
+    made = finish(decode_codes(prefix, [empty] * 3, decoding, seeds=[0, 1, 2]))
+    start, count = lively.vocabulary.range_of(modality)
+    for i, target in enumerate(made):
+        assert target.grid == grid
+        history = [given[i] for given in seen] + [target.ids]
+        for step, ids in enumerate(history):
+            expected = math.floor(size * math.cos(math.pi / 2 * step / steps))
+            masked = int((ids == mask).sum())
+            # each step finds one code at least
+            assert masked == max(0, min(expected, size - step)) if step < steps else masked == 0
+        for before, after in pairwise(history):
+            known = before != mask
+            assert torch.equal(before[known], after[known])
+        assert ((target.ids >= start) & (target.ids < start + count)).all()
+    if guidance != 1:
+        assert all(torch.equal(given[0], given[3]) for given in seen)
+    assert (empty.ids == mask).all(), "what is given is left as it is"
+
+
+@torch.no_grad()
+def test_each_step_says_which_texts_grew(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    lively.table[int(Special.END_TEXT)] *= 6
+    prefix = prefix_of(lively, conditions, T, 12, guided=False)
+    steps = decode_texts(prefix, [[]] * 9, Decoding(max_tokens=12), seeds=list(range(9)))
+    sizes, texts = dict.fromkeys(range(9), 0), None
+    while texts is None:
+        try:
+            for i, ids in next(steps).items():
+                sizes[i] += 1
+                assert len(ids) == sizes[i]
+        except StopIteration as end:
+            texts = end.value
+    assert [len(text) for text in texts] == list(sizes.values())
+
+
+@torch.no_grad()
+def test_numbers_that_are_not_finite_are_refused(
+    lively: TrimodalModel, conditions: list[Sample]
+) -> None:
+    lively.table[lively.vocabulary.text.start + 3] = math.nan
+    prefix = prefix_of(lively, conditions[:1], T, 4, guided=False)
+    with pytest.raises(NumericError):
+        finish(decode_texts(prefix, [[]], Decoding(), seeds=[0]))

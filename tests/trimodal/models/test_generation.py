@@ -1,0 +1,260 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trimodal.batch import Modality, Sample
+from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.models import TrimodalConfig, TrimodalModel
+from trimodal.models.decoding import Decoding, finish
+from trimodal.models.generation import (
+    Generation,
+    Request,
+    default_decoding,
+    generate,
+    generate_steps,
+    modality_of,
+)
+from trimodal.processors import TrimodalProcessor
+from trimodal.schema import to_dict
+from trimodal.testing import (
+    assert_close,
+    tiny_model_config,
+    tiny_tokenizer,
+    tiny_tokenizers,
+)
+from trimodal.tokenizers import Tokenizers
+
+V, T, S = Modality
+PICTURE = np.full((8, 12, 3), 90, dtype=np.uint8)
+SPEECH = (np.sin(np.arange(4000) / 9).astype(np.float32), 16_000)
+SHORT = Decoding(max_tokens=5)
+
+
+def ids_of(made: list[Generation]) -> list[list[int]]:
+    return [one.target.ids.tolist() for one in made]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.7])
+@pytest.mark.parametrize("to", list(Modality))
+def test_an_output_does_not_depend_on_what_else_is_asked(
+    lively: TrimodalModel, conditions: list[Sample], to: Modality, guidance: float
+) -> None:
+    """Alone, in any order and under any budget: the same ids, drawn at temperature 1."""
+    request, decoding = Request(to=to, lang="en"), Decoding(max_tokens=5, guidance=guidance)
+    samples, seeds = [*conditions, replace(conditions[0], media={})], list(range(50, 60))
+    together = ids_of(generate(lively, samples, request, decoding, seeds))
+    backward = generate(lively, samples[::-1], request, decoding, seeds[::-1])
+    assert ids_of(backward)[::-1] == together
+    for budget in (1, 150):
+        cut = generate(lively, samples, request, decoding, seeds, token_budget=budget)
+        assert ids_of(cut) == together
+    for i in (0, 3, 8, 9):
+        alone = generate(lively, samples[i : i + 1], request, decoding, seeds[i : i + 1])
+        assert ids_of(alone) == together[i : i + 1]
+    assert len({tuple(ids) for ids in together}) == len(samples)
+
+
+def test_begun_texts_do_not_depend_on_each_other(
+    lively: TrimodalModel, conditions: list[Sample]
+) -> None:
+    assert lively.processor is not None
+    text = lively.processor.text
+    begun = [None, text.medium("a red"), text.medium("红"), text.medium("the square is white")]
+    request, seeds = Request(to=T), [3, 1, 4, 1]
+    for decoding in (SHORT, replace(SHORT, temperature=0.0), replace(SHORT, guidance=2.0)):
+        together = ids_of(generate(lively, conditions[:4], request, decoding, seeds, begun))
+        for i, start in enumerate(begun):
+            here = slice(i, i + 1)
+            alone = generate(lively, conditions[here], request, decoding, seeds[here], begun[here])
+            assert ids_of(alone) == together[here]
+            if start is not None:
+                beginning = start.features.tolist()
+                assert together[i][: len(beginning)] == beginning
+
+
+def test_guidance_and_the_condition_matter(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    """The same seed gives something else where the logits are others."""
+    for to in Modality:
+        found = set()
+        for sample in (conditions[0], conditions[3], replace(conditions[0], media={})):
+            for guidance in (1.0, 3.0):
+                decoding = Decoding(max_tokens=5, guidance=guidance)
+                made = generate(lively, [sample], Request(to=to, size=(8, 8)), decoding, [0])
+                found.add(tuple(made[0].target.ids.tolist()))
+        assert len(found) >= 4
+
+
+def test_a_seed_decides_the_draws(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    for to in Modality:
+        request = Request(to=to)
+        first, second, other = (
+            ids_of(generate(lively, conditions[:2], request, SHORT, seeds))
+            for seeds in ([1, 2], [1, 2], [1, 3])
+        )
+        assert first == second
+        assert first[0] == other[0]
+        assert first[1] != other[1]
+
+
+def test_steps_report_the_texts_that_grew(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    """By the place among the samples, whichever bin they are in."""
+    arguments = (lively, conditions, Request(to=T), SHORT, list(range(9)))
+    expected = ids_of(generate(*arguments))
+    seen: dict[int, list[int]] = {}
+    steps, ids = generate_steps(*arguments, token_budget=150), None
+    while ids is None:
+        try:
+            seen.update({i: list(text) for i, text in next(steps).items()})
+        except StopIteration as end:
+            ids = ids_of(end.value)
+    assert ids == expected
+    assert [seen.get(i, []) for i in range(9)] == expected
+    assert ids_of(finish(generate_steps(*arguments))) == expected
+
+
+def test_outputs_are_what_they_are_called(model: TrimodalModel) -> None:
+    (picture,) = model.generate(text=["a red square"], to="image")
+    assert isinstance(picture, np.ndarray)
+    assert picture.shape == (12, 16, 3)
+    assert picture.dtype == np.uint8
+    (picture,) = model.generate(text=["a red square"], to="image", size=(4, 20))
+    assert picture.shape == (4, 20, 3)  # pyright: ignore[reportAttributeAccessIssue]
+    spoken = model.generate(text=["a red square", "红"], to="speech", lang="zh")
+    longest = model.architecture.spoken_seconds * model.sample_rate
+    assert model.sample_rate == 16_000
+    for samples in spoken:
+        assert isinstance(samples, np.ndarray)
+        assert samples.dtype == np.float32
+        assert samples.ndim == 1
+        assert 0 < len(samples) <= longest + 400
+        assert np.abs(samples).max() <= 1
+    texts = model.generate(image=[PICTURE], speech=[SPEECH], to="text", decoding=SHORT)
+    assert [type(text) for text in texts] == [str]
+
+
+def test_a_row_draws_with_its_own_seed(model: TrimodalModel) -> None:
+    texts = ["a red square", "红色", "the square is white"]
+    decoding = Decoding(max_tokens=8)
+    together = model.generate(text=texts, to="text", seed=5, decoding=decoding)
+    for i, text in enumerate(texts):
+        alone = model.generate(text=[text], to="text", seed=5 + i, decoding=decoding)
+        assert alone == together[i : i + 1]
+    assert together == model.generate(text=texts, to="text", seed=5, decoding=decoding)
+    assert together != model.generate(text=texts, to="text", seed=9, decoding=decoding)
+
+
+def test_a_completion_may_observe_nothing(model: TrimodalModel) -> None:
+    begun = ["a red", "the square"]
+    for image in (None, [None, PICTURE]):
+        texts = model.generate(image=image, complete=begun, to="text", decoding=SHORT)
+        for text, start in zip(texts, begun, strict=True):
+            assert isinstance(text, str)
+            assert text.startswith(start)
+    mixed = model.generate(image=[PICTURE, None], complete=[None, "a red"], to="text")
+    assert len(mixed) == 2
+
+
+def test_the_prompt_says_what_is_asked(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    requests = [Request(to=T), Request(to=T, lang="en"), Request(to=T, lang="zh")]
+    requests.append(Request(to=T, answer=True))
+    made = [ids_of(generate(lively, conditions[:1], r, SHORT, [0]))[0] for r in requests]
+    assert len({tuple(ids) for ids in made}) == len(requests)
+    assert len({request.prompt for request in requests}) == len(requests)
+    assert Request(to=V, lang="en").prompt == Request(to=V).prompt
+
+
+def test_generating_leaves_the_model_as_it_was(model: TrimodalModel) -> None:
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.train()
+    model.generate(text=["red"], to="text", decoding=SHORT)
+    assert model.training
+    with pytest.raises(DataError):
+        model.generate(text=["red"], to="image", size=(5, 5))
+    assert model.training
+    for name, weight in model.state_dict().items():
+        assert_close(weight, before[name], "exact")
+
+
+def test_nothing_asked_is_nothing_generated(model: TrimodalModel) -> None:
+    for to in ("image", "text", "speech"):
+        assert model.generate(text=[], to=to) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"to": "audio"}, ConfigError, "'audio' is not one of image, text, speech"),
+        ({"to": "text", "lang": "fr"}, ConfigError, "lang must be en or zh, got 'fr'"),
+        ({"to": "image", "answer": True}, ConfigError, "an answer is a text; it cannot be"),
+        ({"to": "image", "complete": ["a"]}, ConfigError, "only a text can be completed"),
+        ({"to": "image", "size": (5, 8)}, DataError, "a picture of 5 x 8 pixels cannot be drawn"),
+        ({"to": "image", "size": (0, 8)}, DataError, "a picture of 0 x 8 pixels cannot be drawn"),
+        ({"to": "image", "size": (-4, -8)}, DataError, "a picture of -4 x -8 pixels cannot be"),
+        (
+            {"to": "image", "size": (36, 32)},
+            DataError,
+            "a picture of 36 x 32 pixels cannot be drawn: both sides must be multiples of 4, and "
+            "1024 pixels are the most",
+        ),
+        ({"to": "text", "text": [" "]}, DataError, "text[0]: text is empty"),
+        ({"to": "text", "text": [None]}, DataError, "row 0 has neither image nor text nor speech"),
+        ({"to": "text", "complete": ["a", "b"]}, DataError, "the lists have different lengths"),
+        ({"to": "text", "complete": [" "]}, DataError, "complete[0]: text is empty"),
+        ({"to": "text", "complete": "a"}, DataError, "complete must be a list, got a single item"),
+    ],
+    ids=str,
+)
+def test_a_request_that_cannot_be(
+    model: TrimodalModel, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        model.generate(**{"text": ["red"], **options})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_model_generates_what_it_was_trained_to(model: TrimodalModel) -> None:
+    model.config.generates = ["text"]
+    assert model.generate(text=["red"], to="text", decoding=SHORT)
+    with pytest.raises(ConfigError, match="not trained to generate image; it generates text"):
+        model.generate(text=["red"], to="image")
+    model.config.generates = []
+    with pytest.raises(ConfigError, match="it generates nothing"):
+        model.generate(text=["red"], to="text")
+
+
+def test_a_missing_tokenizer_is_named(model: TrimodalModel) -> None:
+    config, proto = tiny_model_config(), tiny_tokenizer()
+    model.processor = TrimodalProcessor(config, proto)
+    assert model.generate(text=["red"], to="text", decoding=SHORT)
+    with pytest.raises(ConfigError, match="this model has no learnt tokenizers"):
+        model.generate(text=["red"], to="image")
+    whole = tiny_tokenizers()
+    model.processor = TrimodalProcessor(config, proto, Tokenizers(speech=whole.speech))
+    with pytest.raises(ConfigError, match="has no vision tokenizer, so it draws no pictures"):
+        model.generate(text=["red"], to="image")
+    model.processor = TrimodalProcessor(config, proto, Tokenizers(vision=whole.vision))
+    with pytest.raises(ConfigError, match="has no speech tokenizer, so it does not speak"):
+        model.generate(text=["red"], to="speech")
+    bare = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+    with pytest.raises(StorageError, match=r"trimodal\.load"):
+        bare.generate(text=["red"], to="text")
+
+
+def test_defaults() -> None:
+    assert [modality_of(name) for name in ("image", "text", "speech")] == list(Modality)
+    assert default_decoding(T).temperature == 0.0
+    assert default_decoding(T).guidance == 1.0
+    assert default_decoding(V).guidance > 1.0
+
+
+def test_speech_has_a_longest(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    torch.nn.init.constant_(lively.prediction_head.length.bias[:1], 100.0)
+    made = generate(lively, conditions, Request(to=S), Decoding(steps=1), list(range(9)))
+    # 0.6 seconds are 60 frames of 4 a code
+    assert {len(one.target.ids) for one in made} == {15}
+    torch.nn.init.constant_(lively.prediction_head.length.bias[:1], -100.0)
+    made = generate(lively, conditions, Request(to=S), Decoding(steps=1), list(range(9)))
+    assert {len(one.target.ids) for one in made} == {1}
