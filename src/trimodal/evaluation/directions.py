@@ -80,7 +80,7 @@ def generate_directions(
     from trimodal.models.generation import Request, default_decoding
 
     for direction in directions_of(rows, model.config.generates):
-        chosen = [row for row in rows if _fits(row, direction)]
+        chosen = [row for row in rows if fits(row, direction)]
         if not chosen:
             continue
         answer = direction.target == "answer"
@@ -106,7 +106,7 @@ def generate_directions(
         yield Generated(cast(Any, source), direction.target, chosen, outputs, direction.lang)
 
 
-def _fits(row: Row, direction: Direction) -> bool:
+def fits(row: Row, direction: Direction) -> bool:
     """Whether a row has the sources, and what the output is scored against."""
     sources = set(direction.source.split("+"))
     if direction.target == "answer":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trimodal.batch import Modality
 from trimodal.data import Row
 from trimodal.data.manifest import language_of
-from trimodal.evaluation.directions import Direction, _fits, directions_of
+from trimodal.evaluation.directions import Direction, directions_of, fits
 from trimodal.evaluation.embedding import TOKEN_BUDGET, processor_of
 from trimodal.evaluation.examples import Album, Card, choose
 from trimodal.evaluation.generating import generate_rows
@@ -108,7 +108,7 @@ def _conditions(
     able = {
         i: fitting
         for i, row in enumerate(rows)
-        if (fitting := [direction for direction in directions if _fits(row, direction)])
+        if (fitting := [direction for direction in directions if fits(row, direction)])
     }
     chosen = choose(rows, able)
     return [(i, able[i][turn % len(able[i])]) for turn, i in enumerate(chosen)]

@@ -66,8 +66,9 @@ def measure_generation(
 ) -> dict[str, Any]:
     """Score every direction.
 
-    Returns a tree that JSON can hold: `rows`; `judges`, by modality how right they are about the
-    real media, and what they were `trained_on`; and `directions`, by name `image->text[en]`:
+    Returns a tree that JSON can hold: `rows` and `seed`; `judges`, by modality how right they are
+    about the real media, and what they were `trained_on`; and `directions`, by name
+    `image->text[en]`:
 
     - `samples`; of texts `exact`, `wer`, `cer` and `cider`, of answers `exact`, of pictures and
       speech `accuracy` (the judge sees the row's label; `unknown_label` rows have none that it
@@ -95,7 +96,12 @@ def measure_generation(
             raise ValueError(f"{one.name}: {len(one.outputs)} outputs of {len(one.rows)} rows")
         scores = measure.text(one) if one.target in ("text", "answer") else measure.media(one)
         directions[one.name] = {"samples": len(one.rows), **scores}
-    return {"rows": len(rows), "judges": measure.ceilings(), "directions": directions}
+    return {
+        "rows": len(rows),
+        "seed": seed,
+        "judges": measure.ceilings(),
+        "directions": directions,
+    }
 
 
 def derange(keys: Sequence[str], seed: int) -> np.ndarray | None:

@@ -23,7 +23,7 @@ from trimodal.evaluation.gallery import make_examples
 from trimodal.evaluation.generation_grid import answers, grid, table
 from trimodal.evaluation.judges import JudgesConfig, read_judges_config
 from trimodal.evaluation.output import check_writable, write_json, write_whole
-from trimodal.evaluation.run import Run, Series, _read_metrics, read_results, read_run
+from trimodal.evaluation.run import Run, Series, read_metrics, read_results, read_run
 from trimodal.schema import to_dict
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def write_report(
     rows = read_manifest(manifest)
     model = load_model(run.folder / "model")
     results = _results(run, model, manifest, judges, progress)
+    seed = int(results.get("generation", {}).get("seed", SEED))
     vectors = embed_rows(
         model,
         rows,
@@ -111,10 +112,11 @@ def write_report(
     context = {
         **_summary(run, model, results, rows),
         "kinds": find_examples(processor_of(model), rows, vectors),
+        "seed": seed,
         "ways": make_examples(
             model,
             rows,
-            seed=SEED,
+            seed=seed,
             token_budget=run.config.training.token_budget,
             progress=progress,
         ),
@@ -206,7 +208,6 @@ def render(context: Mapping[str, Any]) -> str:
         sections=[(anchor, title) for anchor, title, there in sections if there],
         opened=OPENED,
         opened_made=OPENED_MADE,
-        seed=SEED,
         languages=LANGUAGE_NAMES,
         most_seconds=MOST_SECONDS,
         tags={"image": "circle", "text": "rect", "speech": "path"},
@@ -370,7 +371,7 @@ def _codebooks(folder: Path) -> dict[str, Series]:
     """How much the codes were used while the run's tokenizers were trained."""
     found: dict[str, Series] = {}
     for path in sorted(folder.glob("tokenizers/*/metrics.jsonl")):
-        series, kind = _read_metrics(path), path.parent.name.replace("_tokenizer", "")
+        series, kind = read_metrics(path), path.parent.name.replace("_tokenizer", "")
         for key in CODEBOOKS:
             if key in series:
                 name = f"tokenizers/{kind} {key}"

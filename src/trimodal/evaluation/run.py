@@ -81,7 +81,7 @@ def read_run(folder: Path) -> Run:
     for name in ("config.yaml", "metrics.jsonl", "model"):
         if not (folder / name).exists():
             raise StorageError(f"{folder} is not a finished run: it has no {name}")
-    return Run(folder, load_config(folder / "config.yaml"), _read_metrics(folder / "metrics.jsonl"))
+    return Run(folder, load_config(folder / "config.yaml"), read_metrics(folder / "metrics.jsonl"))
 
 
 def read_results(path: Path) -> dict[str, Any] | None:
@@ -105,7 +105,12 @@ def read_results(path: Path) -> dict[str, Any] | None:
     return tree
 
 
-def _read_metrics(path: Path) -> dict[str, Series]:
+def read_metrics(path: Path) -> dict[str, Series]:
+    """Every number of a `metrics.jsonl`, by its key.
+
+    Raises:
+        StorageError: the file cannot be read or is damaged.
+    """
     points: dict[str, list[tuple[int, float]]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

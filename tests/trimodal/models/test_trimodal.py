@@ -1,6 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from trimodal.batch import Batch, Modality, Route, Sample, Target
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.models.decoding import Decoding
+from trimodal.models.layers import Block
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
 from trimodal.testing import assert_close, tiny_model, tiny_model_config
@@ -348,3 +349,13 @@ def test_every_new_parameter_gets_a_gradient_from_its_loss(model: TrimodalModel)
         assert model.prediction_head.transform.weight.grad is not None
         used = model.prediction_head.length.weight.grad is not None
         assert used == (modality is Modality.SPEECH)
+
+
+def test_what_writes_to_the_residual_stream_begins_smaller() -> None:
+    """By the depth of its stack (GPT-2); lengths begin near those of words."""
+    model = tiny_model()
+    block = cast(Block, model.trunk.blocks[0])
+    for writer in (block.attention.o_proj, block.mlp.down_proj):
+        assert float(writer.weight.std()) == pytest.approx(model.trunk.output_scale(), rel=0.2)
+    assert float(block.attention.q_proj.weight.std()) == pytest.approx(0.02, rel=0.2)
+    assert model.prediction_head.length.bias.tolist() == [3.0, 3.0]
