@@ -43,7 +43,9 @@ class Writing:
         """Tokens that are computed for it."""
         observed = sum(sample.media[m].num_tokens for m in self.members)
         extra = sum(medium.num_tokens for medium in self.extra)
-        return observed + 2 * extra + len(self.target.prompt) + len(self.target.ids)
+        # a summary of each medium, or the token that stands for none
+        beside = max(1, len(self.members) + len(self.extra))
+        return observed + 2 * extra + beside + len(self.target.prompt) + len(self.target.ids)
 
 
 @dataclass
@@ -66,7 +68,7 @@ def whole(sample: Sample) -> Members | None:
 
 def embedding_cost(sample: Sample) -> int:
     """Tokens that are computed to embed it: once by its encoders, of a fused view by the trunk."""
-    return sample.num_tokens * (1 if whole(sample) is None else 2)
+    return sample.num_tokens if whole(sample) is None else 2 * sample.num_tokens + len(sample.media)
 
 
 def assemble(

@@ -42,6 +42,8 @@ class Route(IntEnum):
 
     OBSERVED = 0
     TARGET = 1
+    SUMMARY = 2
+    """The embedding of an observed medium, beside its tokens."""
 
 
 def grid_positions(modality: Modality, grid: tuple[int, int]) -> np.ndarray:
@@ -195,7 +197,8 @@ class Views:
     """Trunk inputs: each view is a gather over the outputs of the encoders."""
 
     source_T: Tensor
-    """int64 rows of the encoder outputs, vision above text above speech above `direct_T`."""
+    """int64 rows of what can be seen: encoder outputs, vision above text above speech, then the
+    embedding of each medium in the same order, then `direct_T`."""
     direct_T: Tensor
     """int64 unified-vocabulary ids that enter the trunk through the table: prompts and targets."""
     tokens: TokenBatch

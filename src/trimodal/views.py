@@ -77,7 +77,12 @@ class _Builder:
         self.offsets: dict[Modality, int] = {}
         for modality in sorted(media):
             self.offsets[modality] = sum(media[m].tokens.num_tokens for m in self.offsets)
-        self.num_encoded = sum(batch.tokens.num_tokens for batch in media.values())
+        self.num_tokens = sum(batch.tokens.num_tokens for batch in media.values())
+        self.summaries: dict[Modality, int] = {}
+        for modality in sorted(media):
+            before = sum(media[m].num_media for m in self.summaries)
+            self.summaries[modality] = self.num_tokens + before
+        self.num_encoded = self.num_tokens + sum(batch.num_media for batch in media.values())
         self.sources: list[np.ndarray] = []
         self.direct: list[np.ndarray] = []
         self.direct_positions: list[np.ndarray] = []
@@ -91,6 +96,7 @@ class _Builder:
         for modality, i in view.parts:
             rows = np.arange(self.bounds[modality][i], self.bounds[modality][i + 1])
             self._gather(rows + self.offsets[modality])
+            self._gather(np.array([self.summaries[modality] + i]))
         target = view.target
         if target is None:
             return _Layout(start, self.size, self.size, self.size)
@@ -131,12 +137,16 @@ class _Builder:
     def tokens(self, layouts: Sequence[_Layout], views: Sequence[View]) -> TokenBatch:
         """The tokens of all views."""
         source_T = self.source()
-        everything = [self.media[m].tokens for m in sorted(self.media)]
-        positions = [t.positions_T2 for t in everything]
+        media = [self.media[m] for m in sorted(self.media)]
+        positions = [batch.tokens.positions_T2 for batch in media]
+        modalities = [batch.tokens.modality_T for batch in media]
+        routes = [batch.tokens.route_T for batch in media]
+        for modality, size in ((m, self.media[m].num_media) for m in sorted(self.media)):
+            positions.append(torch.zeros(size, 2, dtype=torch.int64))
+            modalities.append(torch.full((size,), int(modality)))
+            routes.append(torch.full((size,), int(Route.SUMMARY)))
         positions += [torch.from_numpy(p) for p in self.direct_positions]
-        modalities = [t.modality_T for t in everything]
         modalities.append(torch.tensor(self.direct_modalities, dtype=torch.int64))
-        routes = [t.route_T for t in everything]
         routes.append(torch.tensor(self.direct_routes, dtype=torch.int64))
         rows = [
             row
@@ -220,13 +230,13 @@ def _predictions(
 
 
 def _tokens_before(view: View, modality: Modality, media: Mapping[Modality, MediaBatch]) -> int:
-    """Tokens of the view before those of the masked copy, which is of `modality`."""
+    """Tokens and summaries of the view before the masked copy, which is of `modality`."""
     before = 0
     for other, i in view.parts:
         if other is modality:
             break
         bounds = media[other].tokens.cu_seqlens
-        before += int(bounds[i + 1] - bounds[i])
+        before += int(bounds[i + 1] - bounds[i]) + 1
     return before
 
 

@@ -169,7 +169,8 @@ def test_several_modalities_cost_the_trunk_as_well(
             await scheduler.stop()
 
     asyncio.run(main())
-    assert observed == [2 * both.num_tokens, red.num_tokens]
+    # twice, and a summary of each in the trunk
+    assert observed == [2 * both.num_tokens + 2, red.num_tokens]
 
 
 class Clock:

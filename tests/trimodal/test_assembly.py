@@ -41,9 +41,10 @@ def test_a_fused_view_gathers_its_members() -> None:
     batch = assemble(SAMPLES, fused=[frozenset({V, S}), None, None])
     views = batch.views
     assert views is not None
-    # four patches, then the speech of sample 0 behind 4 patches and 7 pieces
-    assert views.source_T.tolist() == [0, 1, 2, 3, 11, 12, 13]
-    assert views.tokens.modality_T.tolist() == [0, 0, 0, 0, 2, 2, 2]
+    # four patches, then the speech of sample 0 behind 4 patches and 7 pieces, each with the summary
+    # of its medium, which lie behind all 16 tokens
+    assert views.source_T.tolist() == [0, 1, 2, 3, 16, 11, 12, 13, 19]
+    assert views.tokens.modality_T.tolist() == [0, 0, 0, 0, 0, 2, 2, 2, 2]
     assert views.members_V3.tolist() == [[True, False, True]]
     assert views.fused_sample_V.tolist() == [0]
     assert dict(views.predictions) == {}
@@ -58,7 +59,7 @@ def test_a_masked_copy_follows_the_clean_media() -> None:
     assert vision.hidden_T.tolist() == [False] * 4 + hidden.tolist()
     assert vision.features[:4].unique().tolist() == [1.0]
     assert vision.features[4:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
-    assert views.source_T.tolist() == [4, 5, 6, 7, 8, 9]
+    assert views.source_T.tolist() == [4, 5, 6, 7, 21, 8, 9, 22]
     prediction = views.predictions["masked_vision"]
     assert prediction.token_K.tolist() == [1, 2]
     assert prediction.target.tolist() == [[1.0] * 3] * 2
@@ -71,8 +72,8 @@ def test_predictions_are_placed_behind_the_helpers() -> None:
     masked = [Masking(S, np.array([True, False, True]), frozenset({V, T})), None, None]
     views = assemble(SAMPLES, fused, masked).views
     assert views is not None
-    assert views.tokens.cu_seqlens.tolist() == [0, 6, 15]
-    assert views.predictions["masked_speech"].token_K.tolist() == [12, 14]
+    assert views.tokens.cu_seqlens.tolist() == [0, 8, 20]
+    assert views.predictions["masked_speech"].token_K.tolist() == [16, 18]
     assert views.predictions["masked_speech"].target.shape == (2, 12)
 
 
@@ -108,8 +109,8 @@ def test_target_views_follow_and_their_questions_belong_to_no_sample() -> None:
     assert batch.sample_N[T].tolist() == [0, 1], "the question is no sample's text"
     assert text.features[7:].unique().tolist() == [79]
     # the picture, then the question behind 4 patches and 7 pieces
-    assert views.source_T[:8].tolist() == [0, 1, 2, 3, 11, 12, 13, 14]
-    assert views.tokens.cu_seqlens.tolist() == [0, 13, 19]
+    assert views.source_T[:10].tolist() == [0, 1, 2, 3, 20, 11, 12, 13, 14, 23]
+    assert views.tokens.cu_seqlens.tolist() == [0, 15, 21]
     assert views.fused_V.numel() == 0
 
 

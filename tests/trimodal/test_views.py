@@ -51,22 +51,24 @@ def packed(*views: View, media: dict[Modality, MediaBatch] = MEDIA) -> Views:
 def test_a_text_is_behind_its_prompt_and_read_left_to_right() -> None:
     views = packed(View([(V, 0)], 0, target=written(80, 81)))
     tokens = views.tokens
-    # six patches, two special tokens, two pieces; the direct ids lie behind 14 encoded tokens
-    assert views.source_T.tolist() == [0, 1, 2, 3, 4, 5, 14, 15, 16, 17]
+    # six patches and their summary, two special tokens, two pieces; the summaries lie behind 14
+    # encoded tokens, the direct ids behind four summaries
+    assert views.source_T.tolist() == [0, 1, 2, 3, 4, 5, 14, 18, 19, 20, 21]
     assert views.direct_T.tolist() == [Special.BEGIN_TEXT, Special.CHINESE, 80, 81]
-    assert tokens.positions_T2[6:].tolist() == [[0, 0], [0, 0], [1, 1], [2, 2]]
-    assert tokens.modality_T.tolist() == [V] * 6 + [T] * 4
-    assert tokens.route_T.tolist() == [Route.OBSERVED] * 6 + [Route.TARGET] * 4
+    assert tokens.positions_T2[6:].tolist() == [[0, 0], [0, 0], [0, 0], [1, 1], [2, 2]]
+    assert tokens.modality_T.tolist() == [V] * 7 + [T] * 4
+    routes = [Route.OBSERVED] * 6 + [Route.SUMMARY] + [Route.TARGET] * 4
+    assert tokens.route_T.tolist() == routes
     seen = visible(tokens)
-    assert seen[:6, :6].all()
-    assert not seen[:6, 6:].any()
-    assert np.array_equal(seen[6:], np.tri(4, 10, 6, dtype=bool))
+    assert seen[:7, :7].all()
+    assert not seen[:7, 7:].any()
+    assert np.array_equal(seen[7:], np.tri(4, 11, 7, dtype=bool))
 
 
 def test_a_text_is_asked_for_each_piece_and_its_end() -> None:
     prediction = packed(View([(V, 0)], 0, target=written(80, 81))).predictions["causal_text"]
     assert prediction.modality is T
-    assert prediction.token_K.tolist() == [7, 8, 9]
+    assert prediction.token_K.tolist() == [8, 9, 10]
     assert prediction.target.tolist() == [80, 81, Special.END_TEXT]
 
 
@@ -97,9 +99,9 @@ def test_the_length_of_speech_is_asked_of_the_prompt() -> None:
     views = packed(View([(T, 0)], 0, target=codes(S, 700, 701, 702), hidden_T=hidden))
     assert set(views.predictions) == {"target_speech", "length_speech"}
     length = views.predictions["length_speech"]
-    assert length.token_K.tolist() == [4]
+    assert length.token_K.tolist() == [5]
     assert length.target.tolist() == [pytest.approx(math.log(3))]
-    assert not visible(views.tokens)[4, 5:].any()
+    assert not visible(views.tokens)[5, 6:].any()
 
 
 def test_what_is_masked_cannot_be_read_from_the_inputs() -> None:
@@ -128,7 +130,7 @@ def test_a_target_without_ids_is_asked_nothing() -> None:
     empty = Target(S, torch.zeros(0, dtype=torch.int64), (0, 1), prompt(S))
     views = packed(View([(T, 0)], 0, target=empty), View([], 1, target=empty))
     assert dict(views.predictions) == {}
-    assert views.tokens.cu_seqlens.tolist() == [0, 4, 6]
+    assert views.tokens.cu_seqlens.tolist() == [0, 5, 7]
 
 
 def test_views_do_not_see_each_other() -> None:
@@ -178,7 +180,7 @@ def test_what_a_hidden_token_stands_for() -> None:
     for predictions, target in zip(found, expected, strict=True):
         (prediction,) = predictions.values()
         assert torch.equal(prediction.target, target)
-        assert prediction.token_K.tolist() == [4]
+        assert prediction.token_K.tolist() == [5]
 
 
 def test_a_mask_is_the_special_token_of_its_modality() -> None:

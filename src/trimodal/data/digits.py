@@ -22,7 +22,7 @@ PHRASES = {
     "en": ("{}", "the digit {}", "a handwritten {}"),
     "zh": ("{}", "数字{}", "手写的{}"),
 }
-SHARES = (0.6, 0.2, 0.2)
+SHARES = (0.8, 0.1, 0.1)
 """Of the phrases in train; the bare name leads, so that it is what a picture most likely says."""
 NUM_TEST, NUM_VAL = 300, 200
 README = """# Digits: handwritten, spoken and named

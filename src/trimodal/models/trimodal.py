@@ -30,9 +30,10 @@ from trimodal.batch import (
     pack_media,
     to_device,
 )
-from trimodal.config import ModelConfig, TransformerConfig
+from trimodal.config import ModelConfig
 from trimodal.errors import DataError, StorageError
 from trimodal.models.decoding import Decoding
+from trimodal.models.encoder import Encoder
 from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
 from trimodal.models.generation import Request, default_decoding, generate, modality_of
 from trimodal.models.heads import EmbeddingHead, PredictionHead
@@ -88,26 +89,6 @@ class TrimodalOutput(ModelOutput):
     logit_bias: Tensor | None = None
     zero: Tensor | None = None
     """0, and a path of gradient 0 to every parameter that this micro-batch does not use."""
-
-
-class Encoder(nn.Module):
-    """A frontend, blocks, the way into the trunk and the way into the embedding."""
-
-    def __init__(
-        self, frontend: nn.Module, config: TransformerConfig, architecture: ModelConfig
-    ) -> None:
-        super().__init__()
-        self.frontend = frontend
-        self.transformer = Transformer(config)
-        self.to_trunk = nn.Linear(config.width, architecture.trunk.width, bias=False)
-        self.embedding = EmbeddingHead(
-            config.width, architecture.embedding_dim, architecture.pooling_orders
-        )
-
-    def forward(self, media: MediaBatch) -> Tensor:
-        """Packed features to packed tokens (T, D)."""
-        x_TD = self.frontend(media.features, media.tokens, media.hidden_T)
-        return self.transformer(x_TD, media.tokens)
 
 
 class TrimodalModel(PreTrainedModel):
@@ -191,32 +172,34 @@ class TrimodalModel(PreTrainedModel):
             num_samples, FUSED + 1, self.fusion.embedding_dim, dtype=exact
         )
         zero = 0 * (self.logit_scale + self.logit_bias)
-        observed = []
+        observed, summaries = [], []
         for modality in Modality:
             if modality not in media and not self.training:
                 continue
             encoder = self.encoder(modality)
             batch = media[modality] if modality in media else self._placeholder(modality)
             x_TD = encoder(batch)
-            z_NE = F.normalize(encoder.embedding(x_TD, batch.tokens), dim=-1)
-            h_TD = encoder.to_trunk(x_TD)
+            z_NE = encoder.embed(x_TD, batch.tokens)
+            h_TD, summary_ND = encoder.to_trunk(x_TD), encoder.summarise(z_NE)
             if modality in media:
                 clean = sample_N[modality]
                 slot = torch.full_like(clean, int(modality))
                 z_NSE = z_NSE.index_put((clean, slot), z_NE[: len(clean)])
                 observed.append(h_TD)
+                summaries.append(summary_ND)
             else:
-                zero = zero + 0 * (z_NE.sum() + h_TD.sum())
+                zero = zero + 0 * (z_NE.sum() + h_TD.sum() + summary_ND.sum())
+        seen_TD = torch.cat([*observed, *summaries])
         predictions: dict[str, Tensor] = {}
         if views is not None:
-            h_TD = self.trunk(self.enter(torch.cat(observed), views), views.tokens)
+            h_TD = self.trunk(self.enter(seen_TD, views), views.tokens)
             z_NSE = self._fuse(z_NSE, h_TD, views)
             predictions = self._predict(h_TD, views)
         matched = None
         if matching is not None and torch.is_grad_enabled():
-            matched = self._match(matching, z_NSE, torch.cat(observed), media, sample_N)
+            matched = self._match(matching, z_NSE, seen_TD, media, sample_N)
         if self.training:
-            zero = zero + 0 * self._unused(torch.cat(observed)[:1], views)
+            zero = zero + 0 * self._unused(seen_TD[:1], views)
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,
@@ -256,10 +239,15 @@ class TrimodalModel(PreTrainedModel):
         return cast(PieceFrontend, self.encoder(Modality.TEXT).frontend).table.weight
 
     def observe(self, media: Mapping[Modality, MediaBatch]) -> Tensor:
-        """Encoder outputs (T, D) as they enter the trunk, vision above text above speech."""
-        encoders = [(self.encoder(modality), media[modality]) for modality in sorted(media)]
-        observed = [encoder.to_trunk(encoder(batch)) for encoder, batch in encoders]
-        return torch.cat(observed) if observed else self.table.new_zeros(0, self.table.shape[1])
+        """What views can see of media (T, D), see `Views.source_T`."""
+        tokens, summaries = [], []
+        for modality in sorted(media):
+            encoder = self.encoder(modality)
+            x_TD = encoder(media[modality])
+            tokens.append(encoder.to_trunk(x_TD))
+            summaries.append(encoder.summarise(encoder.embed(x_TD, media[modality].tokens)))
+        nothing_TD = self.table.new_zeros(0, self.table.shape[1])
+        return torch.cat([*tokens, *summaries]) if media else nothing_TD
 
     def enter(self, observed_TD: Tensor, views: Views) -> Tensor:
         """Trunk inputs (T, D): a gather over what is observed and the ids that enter directly."""

@@ -78,7 +78,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
         ]
         tuples = draw_tuples(samples, self.config.objectives.matching, "matching", seed, step)
         costs = [
-            _cost(*planned) + sample.num_tokens * (mismatch is not None)
+            _cost(*planned) + (sample.num_tokens + 3) * (mismatch is not None)
             for sample, mismatch, *planned in zip(
                 samples, tuples, samples, plan.fused, plan.masked, written, strict=True
             )
@@ -132,8 +132,8 @@ def _cost(
     writings: Sequence[Writing],
 ) -> int:
     """Tokens that encoders and trunk compute for a sample."""
-    cost = sample.num_tokens + sum(sample.media[m].num_tokens for m in members or ())
+    cost = sample.num_tokens + sum(1 + sample.media[m].num_tokens for m in members or ())
     if masking is not None:
         own = sample.media[masking.modality].num_tokens
-        cost += 2 * own + sum(sample.media[m].num_tokens for m in masking.helpers)
+        cost += 1 + 2 * own + sum(1 + sample.media[m].num_tokens for m in masking.helpers)
     return cost + sum(writing.cost(sample) for writing in writings)

@@ -44,7 +44,9 @@ class Oracle:
     architecture: ModelConfig
     processor: TrimodalProcessor | None
     class_labels: tuple[str, ...] = ()
-    config: Any = field(default_factory=lambda: SimpleNamespace(class_inputs=["image", "speech"]))
+    config: Any = field(
+        default_factory=lambda: SimpleNamespace(class_inputs=["image", "speech"], generates=[])
+    )
     answer: Callable[[Modality, int], int] = lambda _, colour: colour
     batches: list[int] = field(default_factory=list)
     """Samples of each call of `embed_samples`."""

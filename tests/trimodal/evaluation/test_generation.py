@@ -252,7 +252,7 @@ def test_the_tree_is_json_and_depends_on_nothing_but_its_arguments(rows: list[Ro
     ]
     first, again = (measure_generation(directions, rows, ByRule(), seed=5) for _ in range(2))
     assert json.dumps(first, allow_nan=False) == json.dumps(again, allow_nan=False)
-    assert set(first) == {"rows", "judges", "directions"}
+    assert set(first) == {"rows", "seed", "judges", "directions"}
 
 
 def test_nothing_generated_has_no_scores(rows: list[Row]) -> None:

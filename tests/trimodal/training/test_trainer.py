@@ -131,7 +131,7 @@ def test_bf16_learns_about_what_fp32_does(config: RunConfig, tmp_path: Path) -> 
     AcceleratorState._reset_state()  # a process has one precision
     train(with_training(half, precision="bf16"))
     AcceleratorState._reset_state()
-    assert_close([x for _, x in losses(half)], [x for _, x in losses(config)], "bf16")
+    assert_close([x for _, x in losses(half)], [x for _, x in losses(config)], "bf16-trained")
     assert losses(half) != losses(config)
 
 
