@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ def model() -> TrimodalModel:
 
 
 def row(**fields: object) -> Row:
-    known = {"id": "a", "image": Path("a.png"), "speech": Path("a.wav")}
-    known["texts"] = {"en": "seven", "zh": "七"}  # pyright: ignore[reportArgumentType]
-    return Row(**{**known, **fields})  # pyright: ignore[reportArgumentType]
+    known: dict[str, Any] = {"id": "a", "image": Path("a.png"), "speech": Path("a.wav")}
+    known["texts"] = {"en": "seven", "zh": "七"}
+    return Row(**{**known, **fields})
 
 
 def names(rows: list[Row], targets: tuple[str, ...] = ALL) -> set[str]:
