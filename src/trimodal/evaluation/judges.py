@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
@@ -23,6 +22,7 @@ from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.evaluation.output import write_json, write_whole
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.schema import Bounds, parse, to_dict
+from trimodal.weights import check_weights, read_weights
 
 KIND = "judges"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -320,17 +320,9 @@ def load_judges(folder: str | Path) -> Judges:
         raise StorageError(f"{folder} holds no judges: it has no {WEIGHTS_FILE}")
     with torch.device("meta"):  # takes no memory, whatever the sizes are
         expected = nn.ModuleDict({name: _JUDGES[name](config) for name in config.inputs})
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} is damaged: {error}") from error
-    asked = {key: (value.shape, value.dtype) for key, value in expected.state_dict().items()}
-    given = {key: (value.shape, value.dtype) for key, value in found.items()}
-    for name in (*asked, *given):
-        if asked.get(name) != given.get(name):
-            raise StorageError(f"{path} does not fit {CONFIG_FILE}: {name} is not as it should be")
+    check_weights(path, expected)
     judges = Judges(config)
-    judges.models.load_state_dict(found)
+    read_weights(judges.models, path)
     return judges
 
 

@@ -5,12 +5,10 @@ model = load("runs/demo/model")
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from trimodal.batch import Modality
@@ -18,9 +16,7 @@ from trimodal.errors import ConfigError, StorageError
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
-
-FLOATING = ("F64", "F32", "F16", "BF16")
-"""What safetensors calls the types that weights may have."""
+from trimodal.weights import check_weights, read_weights
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalModel:
@@ -35,14 +31,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalMode
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise StorageError(f"{folder} is not a model folder: it has no model.safetensors")
-    _check_weights(weights, _shapes(folder, config))
+    check_weights(weights, _empty(folder, config))
     processor = _read_processor(folder, config)
     model = TrimodalModel(config)
-    try:
-        # strict, where `from_pretrained` would fill what is missing with random numbers
-        model.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise StorageError(f"{weights} is damaged or does not fit config.json") from error
+    # strict, where `from_pretrained` would fill what is missing with random numbers
+    read_weights(model, weights)
     model.processor = processor
     nn.Module.to(model, device)
     return model.eval()
@@ -83,31 +76,10 @@ def _refusals(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} holds a value that cannot be used: {cause}") from error
 
 
-def _shapes(folder: Path, config: TrimodalConfig) -> dict[str, list[int]]:
-    """The shape of each weight; takes no memory, whatever the sizes are."""
+def _empty(folder: Path, config: TrimodalConfig) -> TrimodalModel:
+    """A model without memory, whatever the sizes are."""
     with _refusals(folder / "config.json"), torch.device("meta"):
-        model = TrimodalModel(config)
-    return {name: list(weight.shape) for name, weight in model.state_dict().items()}
-
-
-def _check_weights(path: Path, shapes: Mapping[str, list[int]]) -> None:
-    """Compare the header with what the configuration asks for, before anything is allocated."""
-    try:
-        with safe_open(path, framework="pt") as stored:
-            names = stored.keys()
-            weights = {name: stored.get_slice(name) for name in names}
-            found = {name: weight.get_shape() for name, weight in weights.items()}
-            types = {name: weight.get_dtype() for name, weight in weights.items()}
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} is damaged: {error}") from error
-    for name in (*shapes, *found):
-        if found.get(name) != shapes.get(name):
-            raise StorageError(
-                f"{path} does not fit config.json: {name} is {found.get(name, 'missing')}, "
-                f"expected {shapes.get(name, 'none')}"
-            )
-        if types[name] not in FLOATING:
-            raise StorageError(f"{path}: {name} has values of type {types[name]}, not floats")
+        return TrimodalModel(config)
 
 
 def _read_processor(folder: Path, config: TrimodalConfig) -> TrimodalProcessor:

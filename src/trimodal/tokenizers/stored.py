@@ -7,23 +7,21 @@ tokenizer = VisionTokenizer.load("runs/demo/tokenizers/vision_tokenizer")
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from trimodal.errors import ConfigError, StorageError
 from trimodal.schema import parse, to_dict
+from trimodal.weights import check_weights, read_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 KINDS = ("vision_tokenizer", "speech_tokenizer", "vocoder")
-FLOATING = ("F64", "F32", "F16", "BF16")
-"""What safetensors calls the types that weights may have."""
 
 
 class Stored(nn.Module):
@@ -77,17 +75,14 @@ class Stored(nn.Module):
         if not weights.is_file():
             raise StorageError(f"{folder} is not a {_words(cls.kind)}: it has no {WEIGHTS}")
         try:
-            with torch.device("meta"):  # the shapes take no memory, whatever the sizes are
-                shapes = {k: list(v.shape) for k, v in cls(config).state_dict().items()}
+            with torch.device("meta"):  # takes no memory, whatever the sizes are
+                empty = cls(config)
         except (RuntimeError, ValueError, OverflowError) as error:
             cause = str(error).partition("\n")[0]
             raise StorageError(f"{folder / CONFIG} holds a value of no use: {cause}") from error
-        _check_weights(weights, shapes)
+        check_weights(weights, empty)
         module = cls(config)
-        try:
-            module.load_state_dict(load_file(weights))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise StorageError(f"{weights} is damaged or does not fit {CONFIG}") from error
+        read_weights(module, weights)
         return module.to(device).eval()
 
     @classmethod
@@ -143,22 +138,3 @@ def _mask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _check_weights(path: Path, shapes: Mapping[str, list[int]]) -> None:
-    """Compare the header with what the configuration asks for, before anything is allocated."""
-    try:
-        with safe_open(path, framework="pt") as stored:
-            weights = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
-            found = {name: weight.get_shape() for name, weight in weights.items()}
-            types = {name: weight.get_dtype() for name, weight in weights.items()}
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} is damaged: {error}") from error
-    for name in (*shapes, *found):
-        if found.get(name) != shapes.get(name):
-            raise StorageError(
-                f"{path} does not fit {CONFIG}: {name} is {found.get(name, 'missing')}, "
-                f"expected {shapes.get(name, 'none')}"
-            )
-        if types[name] not in FLOATING:
-            raise StorageError(f"{path}: {name} has values of type {types[name]}, not floats")
