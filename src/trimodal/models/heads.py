@@ -5,6 +5,7 @@ z_NE = EmbeddingHead(width, embedding_dim, orders=2)(x_TD, tokens)
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,7 @@ class PredictionHead(nn.Module):
 
     def codes(self, x_KD: Tensor, table: Tensor, modality: Modality, ids: Range) -> Tensor:
         """Logits (K, C, size) of the C codes that a hidden patch or frame token covers."""
-        cells: Tensor = self.cells[modality.name.lower()].weight  # pyright: ignore
+        cells = cast(nn.Embedding, self.cells[modality.name.lower()]).weight
         return self.ids(x_KD[:, None] + cells, table, ids)
 
     def values(self, x_KD: Tensor, modality: Modality) -> Tensor:
