@@ -14,6 +14,7 @@ from PIL import Image
 
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
+from trimodal.testing import assert_close
 from trimodal_serving.engine import Engine
 
 SHORT = 9
@@ -148,7 +149,7 @@ def test_an_answer_that_is_speech(
     if form in ("wav", "flac"):
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
         assert rate == model.sample_rate
-        assert np.abs(samples - expected).max() <= 2 / 32_768
+        assert_close(samples, expected, "served-speech")
     elif form == "pcm16":
         assert len(data) == 2 * len(expected)
     wav = io.BytesIO()

@@ -9,6 +9,7 @@ import soundfile
 
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
+from trimodal.testing import assert_close
 from trimodal_serving.sounds import FORMATS
 
 
@@ -29,7 +30,7 @@ def test_speech_is_the_model_s(
     expected = np.asarray(model.generate(text=[text], to="speech", lang=lang, seed=6)[0])
     assert rate == model.sample_rate
     assert samples.shape == expected.shape
-    assert np.abs(samples - expected).max() <= 2 / 32_768
+    assert_close(samples, expected, "served-speech")
 
 
 def test_options_reach_the_model(sdk: openai.OpenAI, model: TrimodalModel) -> None:
