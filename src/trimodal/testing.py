@@ -47,7 +47,6 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp64": Tolerance(1e-10, 1e-12),
     "fp32": Tolerance(1e-5, 1e-6),
     "bf16": Tolerance(2e-2, 2e-2),
-    "bf16-trained": Tolerance(5e-2, 5e-2),  # steps of Adam make more of a difference
     "packed-vs-alone-fp32": Tolerance(1e-5, 1e-5),
     "micro-batches": Tolerance(1e-6, 1e-7),
     "two-processes-loss": Tolerance(1e-5, 0.0),

@@ -36,7 +36,7 @@ def test_assert_close_names_what_differs(actual: list[float], expected: list[flo
 
 def test_only_the_half_precisions_are_loose() -> None:
     loose = [kind for kind, tolerance in TOLERANCES.items() if max(tolerance) > 1e-4]
-    assert loose == ["bf16", "bf16-trained"]
+    assert loose == ["bf16"]
 
 
 def test_tiny_data_is_readable_and_lacks_every_modality_somewhere(tmp_path: Path) -> None:

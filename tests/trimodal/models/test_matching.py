@@ -104,7 +104,7 @@ def test_matching_is_learnt(model: TrimodalModel, media: dict[str, Any]) -> None
     right, wrong = (batch(model, media, [w, False, False]) for w in (False, True))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(100):
         total = torch.zeros(())
         for one in (right, wrong):
             found = model(**one.inputs()).matching
@@ -115,4 +115,4 @@ def test_matching_is_learnt(model: TrimodalModel, media: dict[str, Any]) -> None
         optimizer.step()
         losses.append(float(total.detach()))
     assert losses[0] == pytest.approx(2 * math.log(NUM_CLASSES), rel=0.3)
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.3 * losses[0]
