@@ -100,6 +100,13 @@ def _configure_scenes(parser: argparse.ArgumentParser) -> None:
         default=4000,
         help="rows of train; val and test have a tenth each (default: %(default)s)",
     )
+    parser.add_argument(
+        "--spoken",
+        metavar="SHARE",
+        type=float,
+        default=1.0,
+        help="share of the rows of train with speech (default: %(default)s)",
+    )
     parser.set_defaults(action=_build_scenes)
 
 
@@ -130,7 +137,8 @@ def _build_digits(options: argparse.Namespace) -> int:
 def _build_scenes(options: argparse.Namespace) -> int:
     from trimodal.data.scenes import Scenes
 
-    return _build(Scenes(seed=options.seed, samples=options.samples), options)
+    recipe = Scenes(seed=options.seed, samples=options.samples, spoken=options.spoken)
+    return _build(recipe, options)
 
 
 def _build(recipe: "Recipe", options: argparse.Namespace) -> int:

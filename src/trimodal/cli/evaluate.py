@@ -35,6 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="leave out what the model generates, which takes the longest",
     )
     parser.add_argument(
+        "--by",
+        metavar="KEY[,KEY]",
+        type=lambda value: [key for key in value.split(",") if key],
+        default=[],
+        help="also tell how right generation is by these keys of the manifest, e.g. speaker",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="of generated outputs (default: %(default)s)"
     )
     add_token_budget(parser)
@@ -58,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
         prompts=options.prompts,
         judges=options.judges,
         generation=not options.no_generation,
+        by=options.by,
         seed=options.seed,
         token_budget=options.token_budget,
         progress=True,

@@ -117,7 +117,9 @@ def _configure_eval(actions: "argparse._SubParsersAction[argparse.ArgumentParser
     measure = actions.add_parser(
         "eval",
         help="measure a learnt tokenizer or vocoder",
-        description="Measure how well media survive being codes, and how many codes are used.",
+        description="Measure how well media survive being codes, and how many codes are used. "
+        "With judges, also how often they are right about the files (judged_originals) and about "
+        "what was made of their codes (judged), as fractions, and the difference (kept).",
         epilog=f"example: trimodal tokenizer eval {TOKENIZERS}/vision_tokenizer "
         "--data data/digits/test.jsonl",
     )
@@ -127,6 +129,12 @@ def _configure_eval(actions: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     measure.add_argument(
         "--tokenizer", metavar="DIR", type=Path, help="the speech tokenizer of a vocoder"
+    )
+    measure.add_argument(
+        "--judges",
+        metavar="DIR",
+        type=Path,
+        help="judges of what is recognised afterwards, see `trimodal judge train`",
     )
     measure.set_defaults(action=_eval)
 
@@ -167,8 +175,13 @@ def _train_learnt(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from trimodal.training.tokenizers.measurement import measure
 
-    results = measure(options.folder, options.data, options.tokenizer)
+    results = measure(options.folder, options.data, options.tokenizer, options.judges)
     print("  ".join(f"{key} {value:.4g}" for key, value in results.items()))
+    if options.judges is not None:
+        from trimodal.evaluation.judges import fingerprint, read_judges_config
+
+        if read_judges_config(options.judges).manifest in map(fingerprint, options.data):
+            print("(among these are the rows that the judges were trained on)")
     return 0
 
 

@@ -3,6 +3,8 @@
 text = caption(scene, "en")
 """
 
+from dataclasses import replace
+
 from trimodal.data.shapes import RGB, SHAPES, Scene
 
 COLOURS = {
@@ -59,7 +61,10 @@ def one(pair: tuple[str, str], lang: str) -> str:
 
 
 def caption(scene: Scene, lang: str) -> str:
-    """All of the scene but the ground; two scenes with one caption show the same."""
+    """All of the scene but the ground; two scenes with one caption show the same.
+
+    Of two figures either may come first, see `paraphrases`.
+    """
     pairs = [figure.pair for figure in scene.figures]
     names = [one(pair, lang) for pair in pairs]
     if scene.kind == "single":
@@ -74,6 +79,17 @@ def caption(scene: Scene, lang: str) -> str:
         return f"{names[0]}在{names[1]}的{relation}"
     comma, final = (", ", " and ") if lang == "en" else ("、", "和")
     return comma.join(names[:-1]) + final + names[-1]
+
+
+def paraphrases(scene: Scene, lang: str) -> list[str]:
+    """The caption, then every other one that says the same of the scene."""
+    found = [caption(scene, lang)]
+    if scene.kind == "relation":
+        # above and below are neighbours, and so are left and right
+        found.append(
+            caption(replace(scene, figures=scene.figures[::-1], link=scene.link ^ 1), lang)
+        )
+    return found
 
 
 def questions(scene: Scene, lang: str) -> list[tuple[str, str]]:

@@ -43,7 +43,8 @@ class Item:
     """Name of the picture, without a suffix."""
     pixels: np.ndarray | None
     """(H, W) or (H, W, 3) uint8; None where another item writes the same picture."""
-    utterance: Utterance
+    utterance: Utterance | None = None
+    """None leaves the row without speech."""
     question: Utterance | None = None
     """The `question` among the fields, spoken."""
 
@@ -181,20 +182,23 @@ def _write(task: _Task) -> tuple[str, list[dict[str, Any]]]:
     rows = []
     for item in items:
         image = f"image/{item.image}.png"
-        speech = f"speech/{item.fields['id']}.flac"
+        row = {**item.fields, "image": image}
         if item.pixels is not None:
             _write_image(item.pixels, folder / image)
-        _write_speech(engine().say(item.utterance), folder / speech)
-        spoken = {
-            "speaker": item.utterance.voice.name,
-            "speech_lang": item.utterance.lang,
-            "transcript": item.utterance.text,
-        }
+        if item.utterance is not None:
+            speech = f"speech/{item.fields['id']}.flac"
+            _write_speech(engine().say(item.utterance), folder / speech)
+            row |= {
+                "speech": speech,
+                "speaker": item.utterance.voice.name,
+                "speech_lang": item.utterance.lang,
+                "transcript": item.utterance.text,
+            }
         if item.question is not None:
             asked = f"speech/{item.fields['id']}-question.flac"
             _write_speech(engine().say(item.question), folder / asked)
-            spoken["question_speech"] = asked
-        rows.append({**item.fields, "image": image, "speech": speech, **spoken})
+            row["question_speech"] = asked
+        rows.append(row)
     return split, rows
 
 

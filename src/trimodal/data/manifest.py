@@ -27,6 +27,7 @@ KNOWN = {
     "speech",
     "question_speech",
     "lang",
+    "references",
     *STRINGS,
     *(f"text_{lang}" for lang in LANGUAGES),
 }
@@ -40,6 +41,8 @@ class Row:
     image: Path | None = None
     texts: dict[str, str] = field(default_factory=dict)
     """By language, the one of `text` first."""
+    references: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By language, other texts that are as right as the row's own when one is generated."""
     speech: Path | None = None
     question: str | None = None
     question_speech: Path | None = None
@@ -234,6 +237,31 @@ class _Fields:
                 self.problems.append(f"text and text_{lang} are both {lang} and differ")
         return texts
 
+    def references(self) -> dict[str, tuple[str, ...]]:
+        """Further texts in each language; null is absent."""
+        tree = self.tree.get("references")
+        if tree is None:
+            return {}
+        if not isinstance(tree, dict):
+            self.problems.append(f"references must be an object, got {_short(tree)}")
+            return {}
+        found: dict[str, tuple[str, ...]] = {}
+        for lang, texts in tree.items():
+            if lang not in LANGUAGES:
+                self.problems.append(
+                    f"references must be by {' or '.join(LANGUAGES)}, got {_short(lang)}"
+                )
+            elif not isinstance(texts, list):
+                self.problems.append(f"references.{lang} must be a list, got {_short(texts)}")
+            else:
+                checked = _Fields(
+                    {f"references.{lang}[{i}]": t for i, t in enumerate(texts)}, self.folder
+                )
+                strings = [checked.string(key) for key in checked.tree]
+                self.problems += checked.problems
+                found[lang] = tuple(text for text in strings if text is not None)
+        return found
+
 
 def _row(fields: _Fields, where: str, seen: dict[str, str]) -> Row:
     name = fields.string("id")
@@ -253,6 +281,7 @@ def _row(fields: _Fields, where: str, seen: dict[str, str]) -> Row:
         id=name or "",
         image=fields.file("image"),
         texts=fields.texts(),
+        references=fields.references(),
         speech=fields.file("speech"),
         question_speech=fields.file("question_speech"),
         metadata={key: value for key, value in fields.tree.items() if key not in KNOWN},

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from trimodal.config import LANGUAGES
-from trimodal.data.captions import caption, one, pair_name, questions
+from trimodal.data.captions import caption, one, pair_name, paraphrases, questions
 from trimodal.data.corpus import Item
 from trimodal.data.espeak import SPEAKERS, Utterance, Voice
 from trimodal.data.shapes import HELD_OUT, RGB, SHAPES, SIDE, Figure, Scene
@@ -28,8 +28,9 @@ Built by `trimodal data build scenes` with seed {seed}; the same command writes 
   (`image`), its caption in English and Chinese (`text`, `text_zh`), the caption spoken in one of
   the two (`speech`, `speech_lang`), a `question` with its `answer` in one of them
   (`question_lang`), the question spoken by the same speaker (`question_speech`), `kind` (single,
-  count, relation, trio), and `group`, the English caption, which scenes that show the same share.
-  A scene of a single figure has it as its `label`.
+  count, relation, trio), the number of `figures`, `references` by language, the captions that say
+  the same as the row's, and `group`, an English caption, which scenes that show the same share.
+  A scene of a single figure has it as its `label`. {spoken} of the rows of train are spoken.
 - `prompts.json`: by label and language, the texts that name it, the bare name first.
 
 ## Splits
@@ -54,10 +55,14 @@ class Scenes:
     seed: int = 0
     samples: int = 4000
     """Rows of train; val and test have a tenth of that each."""
+    spoken: float = 1.0
+    """Share of the rows of train that have speech; in val and test all have."""
 
     def __post_init__(self) -> None:
         if self.samples < 10:
             raise ConfigError(f"{self.samples} samples are too few, val and test have a tenth each")
+        if not 0 <= self.spoken <= 1:
+            raise ConfigError(f"the share of spoken rows must be in [0, 1], got {self.spoken:g}")
 
     def size(self, split: str) -> int:
         """Number of rows."""
@@ -67,7 +72,7 @@ class Scenes:
         """Row `index` of a split."""
         scene = compose(self.seed, split, index)
         draws = generator(self.seed, "scenes", split, index)
-        spoken, asked = (str(lang) for lang in draws.choice(LANGUAGES, 2))
+        language, asked = (str(lang) for lang in draws.choice(LANGUAGES, 2))
         pairs = questions(scene, asked)
         question, answer = pairs[draws.integers(len(pairs))]
         name = f"{split}-{index:05d}"
@@ -79,15 +84,21 @@ class Scenes:
             "question": question,
             "answer": answer,
             "question_lang": asked,
-            "group": caption(scene, "en"),
+            "group": min(paraphrases(scene, "en")),
             "kind": scene.kind,
+            "figures": len(scene.figures),
             "held_out": any(figure.pair in HELD_OUT for figure in scene.figures),
         }
         if scene.kind == "single":
             fields["label"] = pair_name(scene.figures[0].pair, "en")
+        others = {lang: paraphrases(scene, lang)[1:] for lang in LANGUAGES}
+        if any(others.values()):
+            fields["references"] = others
+        if not self._speaks(split, index):
+            return Item(fields, name, scene.draw())
         utterance = Utterance(
-            text=caption(scene, spoken),
-            lang=spoken,
+            text=caption(scene, language),
+            lang=language,
             voice=Voice.draw(self.seed, split, int(draws.integers(SPEAKERS[split]))),
             tempo=float(draws.uniform(0.9, 1.15)),
             pitch=int(draws.integers(35, 66)),
@@ -95,6 +106,9 @@ class Scenes:
         )
         asking = replace(utterance, text=question, lang=asked)
         return Item(fields, name, scene.draw(), utterance, asking)
+
+    def _speaks(self, split: str, index: int) -> bool:
+        return split != "train" or generator(self.seed, "spoken", index).random() < self.spoken
 
     def prompts(self) -> dict[str, dict[str, list[str]]]:
         """By colour and shape, the held-out ones included, its name and phrases with it."""
@@ -115,6 +129,7 @@ class Scenes:
         names = sorted(pair_name(pair, "en") for pair in HELD_OUT)
         return README.format(
             seed=self.seed,
+            spoken=f"{100 * self.spoken:g} %",
             held_out=", ".join(names),
             **{split: self.size(split) for split in SPEAKERS},
             **{f"{split}_speakers": count for split, count in SPEAKERS.items()},

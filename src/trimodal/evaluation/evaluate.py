@@ -30,6 +30,7 @@ from trimodal.evaluation.generation import measure_generation
 from trimodal.evaluation.geometry import alignment, gap, uniformity
 from trimodal.evaluation.judges import load_judges
 from trimodal.evaluation.retrieval import number_keys, score
+from trimodal.evaluation.subgroups import check_keys
 from trimodal.evaluation.zero_shot import PromptVectors, embed_prompts, find_prompts, zero_shot
 from trimodal.models import cut
 
@@ -49,6 +50,7 @@ def evaluate(
     dimensions: Sequence[int] | None = None,
     judges: str | Path | None = None,
     generation: bool = True,
+    by: Sequence[str] = (),
     seed: int = 0,
     token_budget: int = TOKEN_BUDGET,
     progress: bool = False,
@@ -64,6 +66,7 @@ def evaluate(
         dimensions: lengths to which the vectors are also cut; all that the model allows if None.
         judges: a folder of judges of generated pictures and speech; see `trimodal judge`.
         generation: also measure what the model was trained to generate.
+        by: keys of the rows by whose values generation is also scored, such as `speaker`.
         seed: of its draws.
         token_budget: tokens computed at once.
         progress: say on stderr how far it is.
@@ -73,11 +76,12 @@ def evaluate(
 
     Raises:
         DataError: a row, a medium or a file of prompts cannot be used.
-        ConfigError: the model cannot be cut to one of `dimensions`.
+        ConfigError: the model cannot be cut to one of `dimensions`, or `by` parts no rows.
         NumericError: the model gives numbers that are not finite.
     """
     rows = read_manifest(manifest)
     check_dimensions(model, dimensions)
+    check_keys(rows, by, str(manifest))
     known = None if judges is None else load_judges(judges)
     prompted = embed_prompts(model, find_prompts(prompts, manifest, rows), token_budget)
     vectors = embed_rows(model, rows, variants=True, token_budget=token_budget, progress=progress)
@@ -92,7 +96,7 @@ def evaluate(
             token_budget=token_budget,
             progress=progress,
         )
-        results["generation"] = measure_generation(list(made), rows, known, seed=seed)
+        results["generation"] = measure_generation(list(made), rows, known, by=by, seed=seed)
     return {"manifest": str(manifest), **results}
 
 

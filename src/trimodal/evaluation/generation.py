@@ -28,7 +28,8 @@ from trimodal.evaluation.judges import (
     judge_files,
     read_medium,
 )
-from trimodal.evaluation.words import error_rate, exact, normalise
+from trimodal.evaluation.subgroups import split_scores
+from trimodal.evaluation.words import error_rate, exact, matches, normalise
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.streams import generator
 
@@ -62,12 +63,17 @@ class Generated:
 
 
 def measure_generation(
-    generated: Sequence[Generated], rows: Sequence[Row], judges: Judges | None, *, seed: int = 0
+    generated: Sequence[Generated],
+    rows: Sequence[Row],
+    judges: Judges | None,
+    *,
+    by: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score every direction.
 
-    Returns a tree that JSON can hold: `rows` and `seed`; `judges`, by modality how right they are
-    about the real media, and what they were `trained_on`; and `directions`, by name
+    Returns a tree that JSON can hold: `rows`, `seed` and `by`; `judges`, by modality how right they
+    are about the real media, and what they were `trained_on`; and `directions`, by name
     `image->text[en]`:
 
     - `samples`; of texts `exact`, `wer`, `cer` and `cider`, of answers `exact`, of pictures and
@@ -77,12 +83,14 @@ def measure_generation(
     - `shuffled`, by score: the same outputs against the conditions of other rows, of another label
       or text where there is one; `gain`, by how much the score is better than that; `chance`: a
       label at random, or the text of a random row.
+    - `by`, if it was asked for, what `split_scores` finds.
 
     Args:
         generated: the outputs; every direction once.
         rows: the manifest that the conditions come from. Its rows of one group lend each other
             their texts as references, and its media are what generated ones are compared with.
         judges: None if there are none, then pictures and speech are only looked through for copies.
+        by: keys of the rows by whose values the right ones are also counted.
         seed: of the shuffling.
 
     Raises:
@@ -94,11 +102,15 @@ def measure_generation(
     for one in generated:
         if one.name in directions or len(one.rows) != len(one.outputs):
             raise ValueError(f"{one.name}: {len(one.outputs)} outputs of {len(one.rows)} rows")
-        scores = measure.text(one) if one.target in ("text", "answer") else measure.media(one)
+        written = one.target in ("text", "answer")
+        scores, right_N = measure.text(one) if written else measure.media(one)
+        if by and right_N is not None:
+            scores["by"] = split_scores(one.rows, right_N, by)
         directions[one.name] = {"samples": len(one.rows), **scores}
     return {
         "rows": len(rows),
         "seed": seed,
+        "by": list(by),
         "judges": measure.ceilings(),
         "directions": directions,
     }
@@ -128,7 +140,7 @@ def derange(keys: Sequence[str], seed: int) -> np.ndarray | None:
 
 
 def references(row: Row, lang: str | None, source: str, rows: Sequence[Row]) -> list[str]:
-    """The texts that are right for a row: its own and those of `rows`, which share its group.
+    """The texts that are right for a row: its own, its references, those of its group in `rows`.
 
     Speech may also be written down as it was said, by a `transcript` in the row's metadata.
 
@@ -138,7 +150,8 @@ def references(row: Row, lang: str | None, source: str, rows: Sequence[Row]) -> 
     lang = lang or next(iter(row.texts), None)
     if lang is None or lang not in row.texts:
         raise DataError(f"{row.where}: has no text{f' in {lang}' if lang else ''} to compare with")
-    found = [row.texts[lang], *(other.texts[lang] for other in rows if lang in other.texts)]
+    found = [row.texts[lang], *row.references.get(lang, ())]
+    found += [other.texts[lang] for other in rows if lang in other.texts]
     spoken = row.metadata.get("transcript")
     if source == "speech" and isinstance(spoken, str) and language_of(spoken) == lang:
         found.append(spoken)
@@ -164,7 +177,8 @@ class _Measure:
             self._groups.setdefault(row.key("group"), []).append(row)
         self._real: dict[str, tuple[list[Row], np.ndarray, np.ndarray]] = {}
 
-    def text(self, one: Generated) -> dict[str, Any]:
+    def text(self, one: Generated) -> tuple[dict[str, Any], np.ndarray]:
+        """The scores of texts, and which of them are exactly right (N,)."""
         if one.target == "answer":
             right = [[_answer(row)] for row in one.rows]
             keys = [normalise(texts[0]) for texts in right]
@@ -179,15 +193,17 @@ class _Measure:
         judge = _accuracy_of_answers if one.target == "answer" else _text_scores
         other_N = derange(keys, self.seed)
         shuffled = None if other_N is None else judge(texts, [right[i] for i in other_N])
-        return _compared(judge(texts, right), shuffled, {"exact": _chance(right)})
+        scores = _compared(judge(texts, right), shuffled, {"exact": _chance(right)})
+        return scores, matches(texts, right).astype(np.float64)
 
-    def media(self, one: Generated) -> dict[str, Any]:
+    def media(self, one: Generated) -> tuple[dict[str, Any], np.ndarray | None]:
+        """The scores of pictures or utterances, and which the judge finds right (N,)."""
         name: Input = "image" if one.target == "image" else "speech"
         scores: dict[str, Any] = {}
         if name in one.source.split("+"):
             scores["copies"] = self._copies(one, name)
         if self.judges is None or name not in self.judges.config.inputs or not one.outputs:
-            return scores
+            return scores, None
         if name == "image":
             probability_NC, features_ND = self.judges.judge_images(one.outputs)
         else:
@@ -195,7 +211,8 @@ class _Measure:
         real_ND = self._real_features(self.judges, name, one.lang)
         if len(real_ND):
             scores["frechet"] = frechet_distance(features_ND, real_ND)
-        return {**scores, **self._labels(self.judges.labels, one.rows, probability_NC)}
+        right_N = _judged(self.judges.labels, one.rows, probability_NC)
+        return {**scores, **self._labels(self.judges.labels, one.rows, probability_NC)}, right_N
 
     def _labels(
         self, classes: Sequence[str], rows: Sequence[Row], probability_NC: np.ndarray
@@ -205,14 +222,13 @@ class _Measure:
         unknown = {"unknown_label": len(rows) - len(known)}
         if not known:
             return unknown
-        labels = [str(rows[i].label) for i in known]
-        decided_N = np.array(classes)[probability_NC[known].argmax(axis=1)]
-        other_N = derange(labels, self.seed)
-        label_N = np.array(labels)
-        shuffled = None
+        chosen = [rows[i] for i in known]
+        scores = {"accuracy": float(_judged(classes, chosen, probability_NC[known]).mean())}
+        shuffled, other_N = None, derange([str(row.label) for row in chosen], self.seed)
         if other_N is not None:
-            shuffled = {"accuracy": float(np.mean(decided_N == label_N[other_N]))}
-        scores = {"accuracy": float(np.mean(decided_N == label_N))}
+            others = [chosen[i] for i in other_N]
+            right_N = _judged(classes, others, probability_NC[known])
+            shuffled = {"accuracy": float(right_N.mean())}
         return {**_compared(scores, shuffled, {"accuracy": 1 / len(classes)}), **unknown}
 
     def ceilings(self) -> dict[str, Any] | None:
@@ -261,6 +277,17 @@ class _Measure:
         made = self.speech.frames(decode_speech(self.speech, output))
         size = min(len(given), len(made))
         return correlation(given[:size].numpy(), made[:size].numpy())
+
+
+def _judged(classes: Sequence[str], rows: Sequence[Row], probability_NC: np.ndarray) -> np.ndarray:
+    """Whether the judge decides for the label of each row (N,); NaN where it does not know it."""
+    decided = [classes[i] for i in probability_NC.argmax(axis=1)]
+    return np.array(
+        [
+            float(row.label == name) if row.label in classes else np.nan
+            for row, name in zip(rows, decided, strict=True)
+        ]
+    )
 
 
 def _answer(row: Row) -> str:

@@ -6,6 +6,7 @@ print(format_generation(results))
 from collections.abc import Mapping
 from typing import Any
 
+from trimodal.evaluation.subgroups import format_parts
 from trimodal.evaluation.table import grid, percent
 
 HEADER = (
@@ -32,6 +33,8 @@ def format_generation(results: Mapping[str, Any]) -> str:
     )
     if ceilings:
         blocks.append(f"(the judges on the real media: {ceilings})")
+    if parts := format_parts(results):
+        blocks.append(f"\n{parts}")
     return "\n".join(blocks)
 
 

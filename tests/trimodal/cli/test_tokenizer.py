@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import sentencepiece
 
 from trimodal import cli
 from trimodal.cli import main
-from trimodal.testing import write_tiny_manifest
+from trimodal.evaluation.judges import Judges, JudgesConfig, fingerprint
+from trimodal.testing import COLOURS, assert_close, write_tiny_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +154,33 @@ def test_learnt_tokenizers_are_trained_and_measured(
         assert main(["tokenizer", "eval", str(out), "--data", data, *more]) == 0
         shown = {"vision": "psnr", "speech": "error", "vocoder": "distortion"}[what]
         assert capsys.readouterr().out.startswith(f"{shown} ")
+
+
+def test_judges_say_what_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_tiny_manifest(tmp_path / "data", rows=4)
+    assert _train("vision", tmp_path) == 0
+    judges = JudgesConfig(labels=tuple(sorted(COLOURS)), inputs=("image",))
+    Judges(judges).save(tmp_path / "judges")
+    Judges(replace(judges, manifest=fingerprint(data))).save(tmp_path / "partial")
+    out = str(tmp_path / "out" / "vision")
+    arguments = ["tokenizer", "eval", out, "--data", str(data), "--judges"]
+    capsys.readouterr()
+    assert main([*arguments, str(tmp_path / "judges")]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    words = line.split()
+    assert words[::2] == [
+        *("psnr", "usage", "perplexity"),
+        *("judged_originals", "judged", "kept"),
+    ]
+    before, after, kept = (float(word) for word in words[7::2])
+    assert 0 <= before <= 1
+    assert_close(kept, after - before, "fp32")
+    assert main([*arguments, str(tmp_path / "partial")]) == 0
+    line, note = capsys.readouterr().out.splitlines()
+    assert note == "(among these are the rows that the judges were trained on)"
+    assert main([*arguments, out]) == 74
+    error = capsys.readouterr().err
+    assert error == f"trimodal: error: {out} holds something else than judges\n"
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

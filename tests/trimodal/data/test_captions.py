@@ -1,6 +1,6 @@
 import pytest
 
-from trimodal.data.captions import caption, one, pair_name, questions
+from trimodal.data.captions import caption, one, pair_name, paraphrases, questions
 from trimodal.data.shapes import Figure, Scene
 
 GROUND = (200, 200, 200)
@@ -85,6 +85,17 @@ def test_captions(scene: Scene, english: str, chinese: str) -> None:
 def test_questions_have_one_answer(scene: Scene, asked: list[tuple[str, str, str, str]]) -> None:
     assert questions(scene, "en") == [(q, a) for q, a, _, _ in asked]
     assert questions(scene, "zh") == [(q, a) for _, _, q, a in asked]
+
+
+def test_two_figures_may_be_told_in_either_order() -> None:
+    assert paraphrases(RELATION, "en") == [
+        "a red ring to the right of a red square",
+        "a red square to the left of a red ring",
+    ]
+    above = Scene("relation", RELATION.figures, GROUND, link=0)
+    assert paraphrases(above, "zh")[1] == "一个红色的正方形在一个红色的圆环的下面"
+    for scene in (SINGLE, COUNT, TRIO):
+        assert paraphrases(scene, "en") == [caption(scene, "en")]
 
 
 def test_names() -> None:

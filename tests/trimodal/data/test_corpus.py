@@ -46,6 +46,7 @@ def test_a_corpus_has_manifests_prompts_and_media(built: Path) -> None:
         "built_by": "trimodal data build scenes",
         "seed": 3,
         "samples": 40,
+        "spoken": 1.0,
     }
 
 
@@ -54,6 +55,7 @@ def test_media_are_what_the_recipe_says(built: Path) -> None:
         item = RECIPE.item("val", index)
         assert row.image is not None
         assert row.speech is not None
+        assert item.utterance is not None
         np.testing.assert_array_equal(np.asarray(Image.open(row.image)), item.pixels)
         samples, rate = soundfile.read(row.speech, dtype="int16")
         assert rate == 22_050

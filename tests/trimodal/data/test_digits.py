@@ -11,8 +11,13 @@ from sklearn.datasets import load_digits
 from trimodal.data import digits, read_manifest
 from trimodal.data.corpus import SPLITS, Item, build
 from trimodal.data.digits import NAMES, Digits
-from trimodal.data.espeak import SPEAKERS
+from trimodal.data.espeak import SPEAKERS, Utterance
 from trimodal.errors import ConfigError, DataError
+
+
+def _said(item: Item) -> Utterance:
+    assert item.utterance is not None
+    return item.utterance
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +52,12 @@ def test_every_train_scan_has_three_rows_and_every_other_one(items: dict[str, li
 def test_the_takes_of_a_scan_have_different_speakers(items: dict[str, list[Item]]) -> None:
     speakers: dict[str, set[str]] = {}
     for item in items["train"]:
-        speakers.setdefault(item.image, set()).add(item.utterance.voice.name)
+        speakers.setdefault(item.image, set()).add(_said(item).voice.name)
     assert {len(names) for names in speakers.values()} == {3}
 
 
 def test_speakers_are_disjoint_and_all_of_them_speak(items: dict[str, list[Item]]) -> None:
-    speakers = {split: {i.utterance.voice.name for i in items[split]} for split in SPLITS}
+    speakers = {split: {_said(i).voice.name for i in items[split]} for split in SPLITS}
     assert {split: len(names) for split, names in speakers.items()} == SPEAKERS
     assert len(set().union(*speakers.values())) == sum(SPEAKERS.values())
 
@@ -76,7 +81,7 @@ def test_texts_speech_and_label_tell_one_digit(items: dict[str, list[Item]]) -> 
             digit = int(item.fields["label"])
             assert item.fields["text"].split()[-1] == NAMES["en"][digit]
             assert item.fields["text_zh"][-1] == NAMES["zh"][digit]
-            assert item.utterance.text == NAMES[item.utterance.lang][digit]
+            assert _said(item).text == NAMES[_said(item).lang][digit]
 
 
 def test_train_has_phrases_and_the_others_bare_names(items: dict[str, list[Item]]) -> None:
@@ -96,7 +101,7 @@ def test_train_has_phrases_and_the_others_bare_names(items: dict[str, list[Item]
 
 def test_the_languages_of_speech_alternate(items: dict[str, list[Item]]) -> None:
     for split in SPLITS:
-        langs = Counter(item.utterance.lang for item in items[split])
+        langs = Counter(_said(item).lang for item in items[split])
         assert abs(langs["en"] - langs["zh"]) <= 1
 
 
@@ -111,7 +116,7 @@ def test_a_row_does_not_depend_on_the_limit(items: dict[str, list[Item]]) -> Non
     for split in SPLITS:
         for index in range(few.size(split)):
             item, same = few.item(split, index), items[split][index]
-            assert (item.fields, item.utterance) == (same.fields, same.utterance)
+            assert (item.fields, _said(item)) == (same.fields, _said(same))
 
 
 def test_the_seed_changes_speakers_and_phrases(items: dict[str, list[Item]]) -> None:

@@ -42,6 +42,7 @@ def test_reads_every_key(folder: Path) -> None:
         "group": "g",
         "speaker": "s",
         "speech_lang": "yue",
+        "references": {"en": ["7", "the number seven"], "zh": []},
         "kind": {"nested": [1]},
     }
     path = write(folder, row)
@@ -57,6 +58,7 @@ def test_reads_every_key(folder: Path) -> None:
         group="g",
         speaker="s",
         speech_lang="yue",
+        references={"en": ("7", "the number seven"), "zh": ()},
         metadata={"kind": {"nested": [1]}},
         where=f"{path}:1",
     )
@@ -127,6 +129,19 @@ BAD_ROWS = [
     ({"id": "b", "speech": "empty.flac"}, "speech 'empty.flac' is an empty file"),
     ({"id": "b", "image": "x" * 300}, f"image '{'x' * 300}' cannot be read: File name too long"),
     ({"id": "b", "image": "a\0b"}, "image 'a\\x00b' cannot be read: embedded null byte"),
+    ({"id": "b", "text": "x", "references": ["y"]}, 'references must be an object, got ["y"]'),
+    (
+        {"id": "b", "text": "x", "references": {"fr": ["y"]}},
+        'references must be by en or zh, got "fr"',
+    ),
+    (
+        {"id": "b", "text": "x", "references": {"en": "y"}},
+        'references.en must be a list, got "y"',
+    ),
+    (
+        {"id": "b", "text": "x", "references": {"en": ["y", 7]}},
+        "references.en[1] must be a string, got 7",
+    ),
     ({"id": "b", "text": "x", "text_en": "y"}, "text and text_en are both en and differ"),
     ({"id": "b", "text": "七", "text_zh": "柒"}, "text and text_zh are both zh and differ"),
 ]

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trimodal.data.captions import caption, pair_name, questions
+from trimodal.data.captions import caption, pair_name, paraphrases, questions
 from trimodal.data.corpus import SPLITS, Item
 from trimodal.data.espeak import SPEAKERS
 from trimodal.data.scenes import CELLS, KINDS, Scenes, compose
@@ -86,8 +86,11 @@ def test_rows_say_what_is_seen(
     for split in SPLITS:
         for item, scene in zip(items[split], scenes[split], strict=True):
             fields = item.fields
-            assert fields["text"] == fields["group"] == caption(scene, "en")
+            assert fields["text"] == caption(scene, "en")
+            assert fields["group"] in {fields["text"], *fields.get("references", {}).get("en", ())}
+            assert fields["figures"] == len(scene.figures)
             assert fields["text_zh"] == caption(scene, "zh")
+            assert item.utterance is not None
             assert item.utterance.text == caption(scene, item.utterance.lang)
             answered = (fields["question"], fields["answer"])
             assert answered in questions(scene, fields["question_lang"])
@@ -98,9 +101,35 @@ def test_rows_say_what_is_seen(
 
 
 def test_both_languages_are_spoken_and_asked(items: dict[str, list[Item]]) -> None:
-    pairs = Counter((i.utterance.lang, i.fields["question_lang"]) for i in items["train"])
+    said = [(i.utterance, i.fields["question_lang"]) for i in items["train"]]
+    pairs = Counter((utterance.lang, asked) for utterance, asked in said if utterance)
     assert len(pairs) == 4
     assert min(pairs.values()) > 100
+
+
+def test_both_ways_to_tell_a_scene_share_a_group(
+    items: dict[str, list[Item]], scenes: dict[str, list[Scene]]
+) -> None:
+    groups: dict[str, str] = {}
+    for item, scene in zip(items["train"], scenes["train"], strict=True):
+        for text in paraphrases(scene, "en"):
+            assert groups.setdefault(text, item.fields["group"]) == item.fields["group"]
+    references = [i.fields["references"] for i in items["test"] if i.fields["kind"] == "relation"]
+    assert all(len(texts["en"]) == len(texts["zh"]) == 1 for texts in references)
+    assert {"references" in i.fields for i in items["test"] if i.fields["kind"] == "count"} == {
+        False
+    }
+
+
+def test_a_share_of_train_is_spoken_and_nothing_else_changes(items: dict[str, list[Item]]) -> None:
+    recipe = Scenes(spoken=0.25)
+    quiet = [recipe.item("train", i) for i in range(COUNTS["train"])]
+    spoken = [item for item in quiet if item.utterance is not None]
+    assert abs(len(spoken) / len(quiet) - 0.25) < 0.05
+    assert all((item.question is None) == (item.utterance is None) for item in quiet)
+    assert [item.fields for item in quiet] == [item.fields for item in items["train"]]
+    assert all(recipe.item("val", i).utterance is not None for i in range(20))
+    assert "25 % of the rows of train are spoken" in recipe.readme()
 
 
 def test_scenes_with_one_caption_share_a_group(items: dict[str, list[Item]]) -> None:
@@ -110,7 +139,9 @@ def test_scenes_with_one_caption_share_a_group(items: dict[str, list[Item]]) -> 
 
 
 def test_speakers_are_disjoint(items: dict[str, list[Item]]) -> None:
-    speakers = {split: {i.utterance.voice.name for i in items[split]} for split in SPLITS}
+    speakers = {
+        split: {i.utterance.voice.name for i in items[split] if i.utterance} for split in SPLITS
+    }
     assert {split: len(names) for split, names in speakers.items()} == SPEAKERS
     assert len(set().union(*speakers.values())) == sum(SPEAKERS.values())
 
@@ -135,3 +166,5 @@ def test_the_readme_names_the_held_out_pairs() -> None:
     readme = Scenes(samples=50).readme()
     assert all(pair_name(pair, "en") in readme for pair in HELD_OUT)
     assert "`train.jsonl` 50 rows, `val.jsonl` 5, `test.jsonl` 5" in readme
+    with pytest.raises(ConfigError, match=r"^the share of spoken rows must be in \[0, 1\], got 2$"):
+        Scenes(spoken=2)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,33 @@ def test_the_tree_is_json_and_depends_on_nothing_but_its_arguments(rows: list[Ro
     ]
     first, again = (measure_generation(directions, rows, ByRule(), seed=5) for _ in range(2))
     assert json.dumps(first, allow_nan=False) == json.dumps(again, allow_nan=False)
-    assert set(first) == {"rows", "seed", "judges", "directions"}
+    assert set(first) == {"rows", "seed", "by", "judges", "directions"}
+
+
+def test_references_of_a_row_are_right_too(rows: list[Row]) -> None:
+    row = replace(rows[0], references={"en": ("ein rotes Quadrat",)})
+    assert "ein rotes Quadrat" in references(row, "en", "image", [])
+    found = measure_generation(
+        [Generated("image", "text", [row], ["ein rotes quadrat"], "en")], [row], None
+    )
+    assert _one(found)["exact"] == 1.0
+
+
+@pytest.mark.parametrize("target", ["image", "text", "speech"])
+def test_parts_of_a_manifest_add_up_to_the_whole(rows: list[Row], target: Any) -> None:
+    """Half of the outputs, those of the first eight rows, are what they should be."""
+    parted = [replace(row, metadata={"half": i // 8}) for i, row in enumerate(rows)]
+    lent = [*rows[:8], *rows[:1] * 8]
+    texts = [row.texts["en"] for row in lent]
+    outputs = {"image": _pictures(lent), "text": texts, "speech": _speech(lent)}[target]
+    lang = "en" if target == "text" else None
+    made = [Generated("image", target, parted, outputs, lang)]
+    found = _one(measure_generation(made, parted, ByRule(), by=["half"]))
+    first, second = found["by"]
+    assert first == {"half": 0, "samples": 8, "right": 1.0}
+    assert second["right"] == np.mean([row.label == rows[0].label for row in rows[8:]])
+    whole = found["exact" if target == "text" else "accuracy"]
+    assert_close(whole, (first["right"] + second["right"]) / 2, "fp64")
 
 
 def test_nothing_generated_has_no_scores(rows: list[Row]) -> None:

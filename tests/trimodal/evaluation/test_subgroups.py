@@ -1,0 +1,83 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimodal.data import Row
+from trimodal.errors import ConfigError
+from trimodal.evaluation.subgroups import check_keys, format_parts, split_scores
+
+
+def _rows(*metadata: dict[str, Any]) -> list[Row]:
+    return [Row(id=str(i), speaker=f"s{i % 2}", metadata=tree) for i, tree in enumerate(metadata)]
+
+
+ROWS = _rows(
+    *({"figures": 10, "rare": True}, {"figures": 2, "rare": False}),
+    *({"figures": 2, "rare": True}, {"figures": 2, "rare": False}, {"rare": False}),
+)
+
+
+def test_every_combination_is_counted_once_in_order() -> None:
+    right_N = np.array([1.0, 1.0, 0.0, 0.0, np.nan])
+    assert split_scores(ROWS, right_N, ["figures", "rare"]) == [
+        {"figures": 2, "rare": False, "samples": 2, "right": 0.5},
+        {"figures": 2, "rare": True, "samples": 1, "right": 0.0},
+        {"figures": 10, "rare": True, "samples": 1, "right": 1.0},
+        {"figures": None, "rare": False, "samples": 0, "right": None},
+    ]
+    assert split_scores(ROWS, right_N, ["speaker"]) == [
+        {"speaker": "s0", "samples": 2, "right": 0.5},
+        {"speaker": "s1", "samples": 2, "right": 0.5},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "message"),
+    [
+        (ROWS, ["colour"], "by: no row of test.jsonl has 'colour'"),
+        (ROWS, ["label"], "by: no row of test.jsonl has 'label'"),
+        (
+            _rows({"a": [1]}, {"a": 2}),
+            ["a"],
+            "by: 'a' of test.jsonl holds lists or objects, not single values",
+        ),
+        (
+            _rows(*({"a": i} for i in range(65))),
+            ["a"],
+            "by: a part test.jsonl into 65, at most 64 can be shown",
+        ),
+    ],
+)
+def test_keys_that_tell_nothing_are_refused(rows: list[Row], keys: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_keys(rows, keys, str(Path("test.jsonl")))
+    assert str(raised.value) == message
+
+
+def test_keys_that_tell_something_are_taken() -> None:
+    check_keys(ROWS, ["figures", "rare", "speaker"], "test.jsonl")
+    check_keys(ROWS, [], "test.jsonl")
+
+
+def test_parts_as_text() -> None:
+    right_N = np.array([1.0, 1.0, 0.0, 0.0, np.nan])
+    by = split_scores(ROWS, right_N, ["figures", "rare"])
+    results = {
+        "by": ["figures", "rare"],
+        "directions": {
+            "image->text[en]": {"by": by},
+            "image->text[zh]": {"by": by[:1]},
+            "image->speech": {},
+        },
+    }
+    header, english, chinese = (line.split("  ") for line in format_parts(results).splitlines())
+    assert [cell.strip() for cell in header if cell] == [
+        *("right by figures, rare", "2, not rare", "2, rare", "10, rare", "no figures, not rare"),
+    ]
+    assert [cell.strip() for cell in english if cell] == [
+        *("image->text[en]", "50.0 of 2", "0.0 of 1", "100.0 of 1", "of 0"),
+    ]
+    assert [cell.strip() for cell in chinese if cell.strip()] == ["image->text[zh]", "50.0 of 2"]
+    assert format_parts({"by": [], "directions": {"image->text": {}}}) == ""
