@@ -12,29 +12,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from trimodal.config import SpeechInputConfig, VisionInputConfig
+from trimodal.config import SpeechInputConfig
 from trimodal.data import Row
 from trimodal.data.manifest import language_of
 from trimodal.errors import DataError
 from trimodal.evaluation.captions import cider
+from trimodal.evaluation.copies import Copies, file_of, path_of
 from trimodal.evaluation.frechet import frechet_distance
 from trimodal.evaluation.judges import (
     Input,
     Judges,
-    MediaFile,
-    decode_speech,
     judge_files,
-    read_medium,
 )
 from trimodal.evaluation.subgroups import split_scores
 from trimodal.evaluation.words import error_rate, exact, matches, normalise
-from trimodal.processors import SpeechProcessor, VisionProcessor
+from trimodal.processors import SpeechProcessor
 from trimodal.streams import generator
 
-COPY = 0.95
-"""An output that correlates with its input more than this is a copy."""
 SWAPS = 10
 """Exchanges tried for each row when conditions are shuffled."""
 ERRORS = frozenset({"wer", "cer"})
@@ -79,7 +74,8 @@ def measure_generation(
     - `samples`; of texts `exact`, `wer`, `cer` and `cider`, of answers `exact`, of pictures and
       speech `accuracy` (the judge sees the row's label; `unknown_label` rows have none that it
       knows) and `frechet` (between the judge's features of the outputs and of all real media).
-    - `copies`, the share of the outputs that are the input again, where there is such an input.
+    - `copies`, the share of the outputs that are the input again, where there is such an input, and
+      `copies_of_others`, how often another real medium of the label would pass for that.
     - `shuffled`, by score: the same outputs against the conditions of other rows, of another label
       or text where there is one; `gain`, by how much the score is better than that; `chance`: a
       label at random, or the text of a random row.
@@ -158,20 +154,13 @@ def references(row: Row, lang: str | None, source: str, rows: Sequence[Row]) -> 
     return list(dict.fromkeys(found))
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's, over all numbers of two arrays of one shape; 0 if either is constant."""
-    a, b = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (a, b))
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms > 1e-9 else 0.0
-
-
 class _Measure:
     """What the directions share: groups of rows, the judges' verdicts on real media."""
 
     def __init__(self, rows: Sequence[Row], judges: Judges | None, seed: int) -> None:
         self.rows, self.judges, self.seed = rows, judges, seed
-        self.vision = VisionProcessor(VisionInputConfig())
-        self.speech = judges.speech if judges else SpeechProcessor(SpeechInputConfig())
+        speech = judges.speech if judges else SpeechProcessor(SpeechInputConfig())
+        self.copies = Copies(rows, speech, seed)
         self._groups: dict[str, list[Row]] = {}
         for row in rows:
             self._groups.setdefault(row.key("group"), []).append(row)
@@ -201,7 +190,9 @@ class _Measure:
         name: Input = "image" if one.target == "image" else "speech"
         scores: dict[str, Any] = {}
         if name in one.source.split("+"):
-            scores["copies"] = self._copies(one, name)
+            scores["copies"] = self.copies.share(name, one.rows, one.outputs)
+            if (rate := self.copies.base_rate(name, one.rows)) is not None:
+                scores["copies_of_others"] = rate
         if self.judges is None or name not in self.judges.config.inputs or not one.outputs:
             return scores, None
         if name == "image":
@@ -248,35 +239,13 @@ class _Measure:
     def _real_features(self, judges: Judges, name: Input, lang: str | None) -> np.ndarray:
         """Features of the manifest's media, each file once; of speech, in the language."""
         if name not in self._real:
-            firsts = {_path(row, name): row for row in reversed(self.rows) if _path(row, name)}
+            firsts = {path_of(row, name): row for row in reversed(self.rows) if path_of(row, name)}
             chosen = list(firsts.values())
-            files = [_file(row, name) for row in chosen]
+            files = [file_of(row, name) for row in chosen]
             self._real[name] = (chosen, *judge_files(judges, name, files))
         rows, _, features_ND = self._real[name]
         fits = [lang is None or name == "image" or r.speech_lang in (None, lang) for r in rows]
         return features_ND[np.array(fits, dtype=bool)]
-
-    def _copies(self, one: Generated, name: Input) -> float:
-        """The share of the outputs that are their input over again."""
-        alike = self._pictures_alike if name == "image" else self._speech_alike
-        pairs = zip(one.rows, one.outputs, strict=True)
-        found = [alike(_file(row, name), output) > COPY for row, output in pairs]
-        return float(np.mean(found)) if found else 0.0
-
-    def _pictures_alike(self, file: MediaFile, output: np.ndarray) -> float:
-        given = read_medium(self.vision.decode, file)
-        made = self.vision.decode(output)
-        size = (given.shape[1], given.shape[2])
-        resized = torch.nn.functional.interpolate(
-            made[None].float(), size, mode="bilinear", antialias=True
-        )
-        return correlation(given.numpy(), resized[0].numpy())
-
-    def _speech_alike(self, file: MediaFile, output: tuple[np.ndarray, int]) -> float:
-        given = self.speech.frames(read_medium(self.speech.decode, file))
-        made = self.speech.frames(decode_speech(self.speech, output))
-        size = min(len(given), len(made))
-        return correlation(given[:size].numpy(), made[:size].numpy())
 
 
 def _judged(classes: Sequence[str], rows: Sequence[Row], probability_NC: np.ndarray) -> np.ndarray:
@@ -294,17 +263,6 @@ def _answer(row: Row) -> str:
     if row.answer is None:
         raise DataError(f"{row.where}: has no answer to compare with")
     return row.answer
-
-
-def _path(row: Row, name: Input) -> Any:
-    return row.image if name == "image" else row.speech
-
-
-def _file(row: Row, name: Input) -> MediaFile:
-    path = _path(row, name)
-    if path is None:
-        raise DataError(f"{row.where}: has no {name} to compare with")
-    return MediaFile(path, row.where, row.label)
 
 
 def _accuracy_of_answers(texts: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:

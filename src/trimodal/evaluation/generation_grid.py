@@ -12,7 +12,7 @@ from trimodal.evaluation.table import percent
 
 COLUMNS = (
     *("shuffled", "by chance", "gain", "WER", "CER"),
-    *("CIDEr", "Fréchet", "copies", "samples"),
+    *("CIDEr", "Fréchet", "copies", "others alike", "samples"),
 )
 
 
@@ -92,5 +92,6 @@ def _numbers(found: Mapping[str, Any]) -> list[str]:
         *(share.replace("-", "\N{MINUS SIGN}") for share in shares),
         *(f"{found[key]:.2f}" if key in found else "" for key in ("cider", "frechet")),
         percent(found.get("copies")),
+        percent(found.get("copies_of_others")),
         f"{found['samples']} ({unknown} not judged)" if unknown else str(found["samples"]),
     ]

@@ -11,7 +11,7 @@ from trimodal.evaluation.table import grid, percent
 
 HEADER = (
     *("generation", "right", "shuffled", "chance", "gain"),
-    *("WER", "CER", "CIDEr", "Fréchet", "copies", "samples"),
+    *("WER", "CER", "CIDEr", "Fréchet", "copies", "others alike", "samples"),
 )
 
 
@@ -46,5 +46,6 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
         *map(percent, [found.get(main), *compared, found.get("wer"), found.get("cer")]),
         *(f"{found[key]:.2f}" if key in found else "" for key in ("cider", "frechet")),
         percent(found.get("copies")),
+        percent(found.get("copies_of_others")),
         str(found["samples"]),
     ]

@@ -123,7 +123,7 @@ def test_the_seed_changes_speakers_and_phrases(items: dict[str, list[Item]]) -> 
     other = Digits(seed=1)
     texts = [other.item("train", i).fields["text"] for i in range(60)]
     assert texts != [item.fields["text"] for item in items["train"][:60]]
-    assert other.item("test", 0).utterance.voice != items["test"][0].utterance.voice
+    assert _said(other.item("test", 0)).voice != _said(items["test"][0]).voice
 
 
 def test_a_built_corpus_can_be_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ TEXT = {
 IMAGE = {
     "samples": 30,
     "copies": 0.2,
+    "copies_of_others": 0.25,
     "frechet": 1.5,
     "accuracy": 0.9,
     "chance": {"accuracy": 0.25},
@@ -34,13 +35,13 @@ def test_every_number_has_its_column() -> None:
     header, first, second, note = text.splitlines()
     assert header.split() == [
         *("generation", "right", "shuffled", "chance", "gain", "WER", "CER", "CIDEr"),
-        *("Fréchet", "copies", "samples"),
+        *("Fréchet", "copies", "others", "alike", "samples"),
     ]
     assert first.split() == [
         *("speech->text[en]", "75.0", "5.0", "10.0", "70.0", "50.0", "12.5", "3.25", "20"),
     ]
     assert second.split() == [
-        *("image->image", "90.0", "2.5", "25.0", "87.5", "1.50", "20.0", "30"),
+        *("image->image", "90.0", "2.5", "25.0", "87.5", "1.50", "20.0", "25.0", "30"),
     ]
     assert len({len(header), len(first), len(second)}) == 1
     assert note == "(the judges on the real media: image 98.5)"
