@@ -1,10 +1,12 @@
 """Curves as SVG that takes its colours from the page it stands in, light or dark.
 
 figure = curve(run.series["loss"])
+figure = shares("image->text", "figures", {"": [(1, 0.99), (2, 0.9)]})
 """
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +20,7 @@ from trimodal.evaluation.run import Series
 INK, GRID, ACCENT = "#010203", "#040506", "#070809"
 """Stand-ins that no figure needs as colours; the page's own replace them."""
 COLOURS = {INK: "currentColor", GRID: "var(--line)", ACCENT: "var(--accent)"}
+DASHES = ("--", ":", "-.")
 MOST_POINTS = 400
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -55,6 +58,39 @@ def curve(series: Series) -> Markup:
         axes.set_xlabel("step", loc="right")
         axes.margins(x=0.02, y=0.08)
         return _svg(figure, series.name, describe(series))
+
+
+def shares(name: str, key: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """Shares in percent over a number, a line each; the first is the strong one.
+
+    Args:
+        name: of what the shares are.
+        key: of the number.
+        lines: points by the name of the line.
+    """
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(3.5, 2.1), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (title, points) in enumerate(lines.items()):
+            x, y = zip(*points, strict=True)
+            colour, style = (ACCENT, "-") if i == 0 else (INK, DASHES[(i - 1) % len(DASHES)])
+            percent = [100 * share for share in y]
+            axes.plot(x, percent, color=colour, linestyle=style, marker="o", label=title or name)
+        axes.set_ylim(0, 103)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel(key.replace("_", " "), loc="right")
+        if len(lines) > 1:
+            axes.legend(frameon=False, loc="lower left")
+        return _svg(figure, f"{name} by {key}", describe_shares(name, key, lines))
+
+
+def describe_shares(name: str, key: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """The shares in words."""
+    parts = []
+    for title, points in lines.items():
+        values = ", ".join(f"{100 * share:.1f} % at {x:g}" for x, share in points)
+        parts.append(f"{title}: {values}" if title else values)
+    return f"{name} by {key}: " + "; ".join(parts)
 
 
 def describe(series: Series) -> str:

@@ -24,6 +24,7 @@ from trimodal.evaluation.generation_grid import answers, grid, table
 from trimodal.evaluation.judges import JudgesConfig, read_judges_config
 from trimodal.evaluation.output import check_writable, write_json, write_whole
 from trimodal.evaluation.run import Run, Series, read_metrics, read_results, read_run
+from trimodal.evaluation.subgroups import dependence
 from trimodal.schema import to_dict
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def write_report(
             progress=progress,
         ),
         "projection": drawing["projection"].project(rows, vectors),
+        "parts": _parts(results.get("generation"), drawing["figures"].shares),
         "curves": _curves({**run.series, **_codebooks(run.folder)}, drawing["figures"].curve),
     }
     write_whole(page, render(context).encode())
@@ -325,6 +327,19 @@ def _made(generation: Mapping[str, Any] | None) -> dict[str, Any] | None:
         ],
         "judged": bool(judges),
     }
+
+
+def _parts(generation: Mapping[str, Any] | None, shares: Any) -> list[tuple[str, str, Any]]:
+    """Direction, key and figure, where results are told apart by a number."""
+    keys = (generation or {}).get("by", [])
+    if not generation or not keys:
+        return []
+    found = {
+        name: dependence(keys, direction["by"])
+        for name, direction in generation["directions"].items()
+        if "by" in direction
+    }
+    return [(name, keys[0], shares(name, keys[0], lines)) for name, lines in found.items() if lines]
 
 
 def _matryoshka(by_dim: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[float]]]:

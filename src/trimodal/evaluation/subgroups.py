@@ -16,6 +16,7 @@ ROW_KEYS = ("label", "group", "speaker", "speech_lang")
 """Keys that a manifest defines; all others are those of a row's metadata."""
 MOST_PARTS = 64
 Value = str | int | float | bool | None
+Point = tuple[float, float]
 
 
 def split_scores(
@@ -85,6 +86,23 @@ def format_parts(results: Mapping[str, Any]) -> str:
 def part_name(keys: Sequence[str], part: Mapping[str, Value]) -> str:
     """`2, held_out`: a value, or for true and false the key, with `not` before it."""
     return ", ".join(_spelt(key, part[key]) for key in keys)
+
+
+def dependence(keys: Sequence[str], by: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
+    """The share of right outputs over the values of the first key, if these are numbers.
+
+    Returns:
+        A list of points for each combination of values of the other keys, named as `part_name`
+        does; of those with two points at least.
+    """
+    lines: dict[str, list[Point]] = {}
+    for part in by:
+        x, right = part[keys[0]], part["right"]
+        if isinstance(x, str | bool):
+            return {}
+        if x is not None and right is not None:
+            lines.setdefault(part_name(keys[1:], part), []).append((float(x), right))
+    return {name: points for name, points in lines.items() if len(points) > 1}
 
 
 def _spelt(key: str, value: Value) -> str:

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from trimodal.evaluation.figures import COLOURS, MOST_POINTS, curve, describe
+from trimodal.evaluation.figures import COLOURS, MOST_POINTS, curve, describe, shares
 from trimodal.evaluation.run import Series
 
 
@@ -55,3 +55,17 @@ def test_a_hostile_name_stays_text() -> None:
 def test_words_name_ends_and_range() -> None:
     series = Series("x", np.array([4, 8]), np.array([2.0, 0.123456]))
     assert describe(series) == "x: 2 at step 4, 0.1235 at step 8, between 0.1235 and 2"
+
+
+def test_shares_are_told_in_words_and_drawn_a_line_each() -> None:
+    lines = {"seen": [(1.0, 0.98), (2.0, 0.9)], "not seen": [(1.0, 0.7), (2.0, 0.6)]}
+    svg = shares("image->text", "figures", lines)
+    root = ElementTree.fromstring(svg)  # noqa: S314 - we have just made it
+    assert root.get("aria-label") == (
+        "image->text by figures: seen: 98.0 % at 1, 90.0 % at 2; not seen: 70.0 % at 1, 60.0 % at 2"
+    )
+    assert "not seen</text>" in svg
+    assert not any(stand_in in svg for stand_in in COLOURS)
+    single = shares("image->text", "figures", {"": [(1.0, 0.5), (4.0, 0.25)]})
+    assert "50.0 % at 1, 25.0 % at 4" in single
+    assert "legend" not in single

@@ -193,6 +193,27 @@ def test_scores_of_what_is_made_are_shown(run_dir: Path, results: dict[str, Any]
     assert "a cell is their mean" in text
 
 
+@pytest.mark.usefixtures("nothing_made")
+def test_parts_by_a_number_are_drawn(run_dir: Path, results: dict[str, Any]) -> None:
+    by = [
+        {"figures": 1, "samples": 4, "right": 0.75},
+        {"figures": 2, "samples": 4, "right": 0.5},
+    ]
+    directions = {"image->text[en]": {**TEXT, "by": by}, "image->image": IMAGE}
+    results["generation"] = {
+        "rows": 8,
+        "seed": 0,
+        "by": ["figures"],
+        "judges": None,
+        "directions": directions,
+    }
+    (run_dir / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    page = Page(write_report(run_dir).read_text(encoding="utf-8"))
+    assert "How right it is on parts of the data" in page.text
+    drawn = [svg["aria-label"] for svg in page.of("svg") if "aria-label" in svg]
+    assert "image->text[en] by figures: 75.0 % at 1, 50.0 % at 2" in drawn
+
+
 def test_results_without_generation_have_a_page(run_dir: Path, results: dict[str, Any]) -> None:
     del results["generation"]
     (run_dir / "results.json").write_text(json.dumps(results))

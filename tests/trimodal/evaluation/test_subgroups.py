@@ -6,7 +6,7 @@ import pytest
 
 from trimodal.data import Row
 from trimodal.errors import ConfigError
-from trimodal.evaluation.subgroups import check_keys, format_parts, split_scores
+from trimodal.evaluation.subgroups import check_keys, dependence, format_parts, split_scores
 
 
 def _rows(*metadata: dict[str, Any]) -> list[Row]:
@@ -81,3 +81,14 @@ def test_parts_as_text() -> None:
     ]
     assert [cell.strip() for cell in chinese if cell.strip()] == ["image->text[zh]", "50.0 of 2"]
     assert format_parts({"by": [], "directions": {"image->text": {}}}) == ""
+
+
+def test_what_depends_on_a_number() -> None:
+    right_N = np.array([1.0, 1.0, 0.0, 0.0, np.nan])
+    keys = ["figures", "rare"]
+    assert dependence(keys, split_scores(ROWS, right_N, keys)) == {"rare": [(2, 0.0), (10, 1.0)]}
+    assert dependence(["figures"], split_scores(ROWS, right_N, ["figures"])) == {
+        "": [(2, 1 / 3), (10, 1.0)]
+    }
+    for key in ("rare", "speaker"):
+        assert dependence([key], split_scores(ROWS, right_N, [key])) == {}
