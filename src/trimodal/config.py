@@ -153,6 +153,8 @@ class ModelConfig:
     text: TransformerConfig = field(default_factory=TransformerConfig)
     speech: TransformerConfig = field(default_factory=TransformerConfig)
     trunk: TransformerConfig = field(default_factory=TransformerConfig)
+    vision_stem: Literal["linear", "convolutional"] = "linear"
+    """How a patch becomes a token; convolutions see its neighbours and learn shapes sooner."""
     vision_input: VisionInputConfig = field(default_factory=VisionInputConfig)
     speech_input: SpeechInputConfig = field(default_factory=SpeechInputConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
@@ -174,6 +176,12 @@ class ModelConfig:
     """Shorter prefixes of the embedding that are trained as embeddings of their own."""
 
     def __post_init__(self) -> None:
+        size = self.vision_input.patch_size
+        if self.vision_stem == "convolutional" and (size < 2 or size & (size - 1)):
+            raise ConfigError(
+                "vision_stem: convolutions halve patches down to a pixel, and "
+                f"vision_input.patch_size {size} is no power of two"
+            )
         for dim in self.matryoshka:
             if not 0 < dim < self.embedding_dim:
                 raise ConfigError(

@@ -40,6 +40,7 @@ from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
 from trimodal.models.layers import Block, Transformer
 from trimodal.models.matching import ALL_DIFFER, NUM_CLASSES, matching_views
+from trimodal.models.stem import ConvolutionalStem
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.speech import SpeechSource
 from trimodal.processors.vision import ImageSource
@@ -107,8 +108,12 @@ class TrimodalModel(PreTrainedModel):
         width, dim = architecture.trunk.width, architecture.embedding_dim
         patch_dim = 3 * architecture.vision_input.patch_size**2
         speech = architecture.speech_input
+        width_V, size = architecture.vision.width, architecture.vision_input.patch_size
+        convolves = architecture.vision_stem == "convolutional"
         frontends = {
-            Modality.VISION: PatchFrontend(patch_dim, architecture.vision.width),
+            Modality.VISION: (
+                ConvolutionalStem(size, width_V) if convolves else PatchFrontend(patch_dim, width_V)
+            ),
             Modality.TEXT: PieceFrontend(self.vocabulary.size, width, architecture.text.width),
             Modality.SPEECH: ConvFrontend(speech.num_mels, architecture.speech.width),
         }
@@ -139,7 +144,7 @@ class TrimodalModel(PreTrainedModel):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, PatchFrontend | ConvFrontend):
+        elif isinstance(module, PatchFrontend | ConvFrontend | ConvolutionalStem):
             nn.init.normal_(module.mask, std=0.02)
         elif isinstance(module, TrimodalModel):
             module.init_special()
@@ -149,6 +154,8 @@ class TrimodalModel(PreTrainedModel):
         nn.init.zeros_(self.fusion.projection.weight)
         # lengths from 7 to 55 are within a deviation, so that the first steps are no leaps
         nn.init.constant_(self.prediction_head.length.bias, 3.0)
+        for stem in (module for module in self.modules() if isinstance(module, ConvolutionalStem)):
+            stem.init_weights()
         for stack in (module for module in self.modules() if isinstance(module, Transformer)):
             for block in cast(list[Block], stack.blocks):
                 for writer in (block.attention.o_proj, block.mlp.down_proj):
