@@ -50,15 +50,21 @@ class Copies:
         ]
         return float(np.mean(found)) if found else 0.0
 
-    def base_rate(self, name: Input, rows: Sequence[Row]) -> float | None:
+    def base_rate(self, name: Input, rows: Sequence[Row], lang: str | None = None) -> float | None:
         """How often another real medium of the same label is as like as a copy; None without any.
 
-        Each row draws one other file of its label, or of its group if it has none.
+        Each row draws one other file of its label, or of its group if it has none; of speech, one
+        in the language, if one is named.
         """
         found = []
         for row in rows:
             files = self._files.get((name, _meaning(row)), {})
-            others = [other for path, other in files.items() if path != path_of(row, name)]
+            others = [
+                other
+                for path, other in files.items()
+                if path != path_of(row, name)
+                and (name == "image" or lang is None or other.speech_lang in (None, lang))
+            ]
             if others:
                 place = generator("others", self.seed, row.id).integers(len(others))
                 other = self._real(name, others[int(place)])

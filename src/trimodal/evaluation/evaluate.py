@@ -81,6 +81,9 @@ def evaluate(
     """
     rows = read_manifest(manifest)
     check_dimensions(model, dimensions)
+    generates = generation and bool(model.config.generates)
+    if by and not generates:
+        raise ConfigError("by: tells generation apart, and nothing is generated")
     check_keys(rows, by, str(manifest))
     known = None if judges is None else load_judges(judges)
     prompted = embed_prompts(model, find_prompts(prompts, manifest, rows), token_budget)
@@ -88,7 +91,7 @@ def evaluate(
     results = measure(rows, vectors, prompted, dimensions or model.architecture.dimensions)
     if model.class_labels:
         results["classification"] = classification(model, rows, token_budget)
-    if generation and model.config.generates:
+    if generates:
         made = generate_directions(
             cast("TrimodalModel", model),
             rows,

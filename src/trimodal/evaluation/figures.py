@@ -6,6 +6,7 @@ figure = shares("image->text", "figures", {"": [(1, 0.99), (2, 0.9)]})
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ DASHES = ("--", ":", "-.")
 MOST_POINTS = 400
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.size": 8.5,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -71,16 +73,17 @@ def shares(name: str, key: str, lines: Mapping[str, Sequence[tuple[float, float]
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(3.5, 2.1), layout="constrained")
         axes = figure.add_subplot()
-        for i, (title, points) in enumerate(lines.items()):
+        drawn = []
+        for i, points in enumerate(lines.values()):
             x, y = zip(*points, strict=True)
             colour, style = (ACCENT, "-") if i == 0 else (INK, DASHES[(i - 1) % len(DASHES)])
             percent = [100 * share for share in y]
-            axes.plot(x, percent, color=colour, linestyle=style, marker="o", label=title or name)
+            drawn += axes.plot(x, percent, color=colour, linestyle=style, marker="o")
         axes.set_ylim(0, 103)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel(key.replace("_", " "), loc="right")
         if len(lines) > 1:
-            axes.legend(frameon=False, loc="lower left")
+            axes.legend(drawn, list(lines), frameon=False, loc="lower left")
         return _svg(figure, f"{name} by {key}", describe_shares(name, key, lines))
 
 
@@ -121,7 +124,10 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
 def _svg(figure: Figure, name: str, description: str) -> Markup:
     """The figure as one element of an HTML page, its ids made unique by its name."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # a page's own fonts show the text; the one that measures it here may lack a character
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -177,7 +177,7 @@ class _Measure:
                 for row in one.rows
             ]
             pairs = zip(one.rows, right, strict=True)
-            keys = [row.label or normalise(texts[0]) for row, texts in pairs]
+            keys = [row.label or row.group or normalise(texts[0]) for row, texts in pairs]
         texts = list(one.outputs)
         judge = _accuracy_of_answers if one.target == "answer" else _text_scores
         other_N = derange(keys, self.seed)
@@ -191,7 +191,7 @@ class _Measure:
         scores: dict[str, Any] = {}
         if name in one.source.split("+"):
             scores["copies"] = self.copies.share(name, one.rows, one.outputs)
-            if (rate := self.copies.base_rate(name, one.rows)) is not None:
+            if (rate := self.copies.base_rate(name, one.rows, one.lang)) is not None:
                 scores["copies_of_others"] = rate
         if self.judges is None or name not in self.judges.config.inputs or not one.outputs:
             return scores, None

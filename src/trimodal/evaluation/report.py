@@ -153,12 +153,14 @@ def _results(
     wanted = None if judges is None else read_judges_config(Path(judges))
     results = read_results(path)
     wanted = wanted if model.config.generates else None
-    if results and _are_of(results, manifest) and _are_judged_by(results, wanted):
+    same = results is not None and _are_of(results, manifest)
+    if results and same and _are_judged_by(results, wanted):
         return results
     fresh = evaluate(
         model,
         manifest,
         judges=judges,
+        by=(results or {}).get("generation", {}).get("by", ()) if same else (),
         seed=SEED,
         token_budget=run.config.training.token_budget,
         progress=progress,

@@ -15,6 +15,7 @@ from trimodal.batch import TokenBatch
 from trimodal_kernels import segment_mean
 
 CHANNELS = 3
+LEAST_CHANNELS = 24
 LEAST_DEVIATION = 1e-2
 """Of the pixels of a picture, which lie in [-1, 1]; a plain one is not blown up to noise."""
 
@@ -42,7 +43,8 @@ class ConvolutionalStem(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         depth = int(math.log2(patch_size))
-        sizes = [2 * CHANNELS, *(max(8, width >> i) for i in reversed(range(depth)))]
+        inner = [max(LEAST_CHANNELS, width >> i) for i in reversed(range(1, depth))]
+        sizes = [2 * CHANNELS, *inner, width]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, kernel_size=4, stride=2) for a, b in pairwise(sizes)
         )
@@ -50,15 +52,22 @@ class ConvolutionalStem(nn.Module):
         self.mask = nn.Parameter(torch.zeros(width))
 
     def init_weights(self) -> None:
-        """By the fan-in, so that a picture is as loud behind the last convolution as before."""
+        """By the fan-in; what suits wide layers makes a picture fade in layers as thin as these."""
         for layer in (*self.convolutions, self.projection):
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
             nn.init.zeros_(bias)
 
+    def products(self) -> int:
+        """Multiplications of the convolutions for a patch."""
+        sides = (self.patch_size >> (i + 1) for i in range(len(self.convolutions)))
+        weights = (layer.get_parameter("weight").numel() for layer in self.convolutions)
+        return sum(count * side**2 for count, side in zip(weights, sides, strict=True))
+
     def forward(self, features: Tensor, tokens: TokenBatch, hidden_T: Tensor) -> Tensor:
         """(T, P) to (T, D); hidden patches are zeros already and get a learnt vector."""
-        x_TCHW = self._standardised(features.to(self.mask.dtype), tokens, hidden_T)
+        dtype = self.mask.dtype
+        x_TCHW = self._standardised(features.to(dtype), tokens, hidden_T).to(dtype)
         beside = neighbours(tokens)
         for convolution in self.convolutions:
             x_TCHW = F.gelu(convolution(bordered(x_TCHW, beside)))

@@ -13,6 +13,7 @@ from torch import nn
 from trimodal.batch import Batch, TokenBatch
 from trimodal.models import TrimodalModel
 from trimodal.models.layers import Transformer
+from trimodal.models.stem import ConvolutionalStem
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bf16 peaks that the vendor states."""
@@ -29,7 +30,7 @@ def training_flops(model: TrimodalModel, batches: Sequence[Batch]) -> float:
         for modality, media in batch.media.items():
             encoder = model.encoder(modality)
             total += _stack_flops(encoder.transformer, media.tokens)
-            total += 6.0 * _weights(encoder.frontend) * media.tokens.num_tokens
+            total += 6.0 * _products(encoder.frontend) * media.tokens.num_tokens
         if batch.views is not None:
             total += _stack_flops(model.trunk, batch.views.tokens)
     return total
@@ -50,6 +51,12 @@ def computing_threads(loaders: int) -> int:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = len(os.sched_getaffinity(0)) // processes
     return max(1, min(torch.get_num_threads(), cores - loaders))
+
+
+def _products(frontend: nn.Module) -> int:
+    """Multiplications a token."""
+    extra = frontend.products() if isinstance(frontend, ConvolutionalStem) else 0
+    return _weights(frontend) + extra
 
 
 def _weights(module: nn.Module) -> int:

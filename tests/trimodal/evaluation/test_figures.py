@@ -69,3 +69,11 @@ def test_shares_are_told_in_words_and_drawn_a_line_each() -> None:
     single = shares("image->text", "figures", {"": [(1.0, 0.5), (4.0, 0.25)]})
     assert "50.0 % at 1, 25.0 % at 4" in single
     assert "legend" not in single
+
+
+def test_names_from_a_manifest_are_drawn_as_they_are() -> None:
+    names = [r"$\foo$", "_hidden", "红色", "<b>"]
+    svg = shares("image->text", "$x$", {name: [(0.0, 0.1), (1.0, 0.2)] for name in names})
+    root = ElementTree.fromstring(svg)  # noqa: S314 - we have just made it
+    texts = ["".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")]
+    assert set(names) <= {text.strip() for text in texts}

@@ -264,7 +264,7 @@ def test_parts_of_a_manifest_add_up_to_the_whole(rows: list[Row], target: Any) -
     made = [Generated("image", target, parted, outputs, lang)]
     found = _one(measure_generation(made, parted, ByRule(), by=["half"]))
     first, second = found["by"]
-    assert first == {"half": 0, "samples": 8, "right": 1.0}
+    assert first == {"values": [0], "samples": 8, "right": 1.0}
     assert second["right"] == np.mean([row.label == rows[0].label for row in rows[8:]])
     whole = found["exact" if target == "text" else "accuracy"]
     assert_close(whole, (first["right"] + second["right"]) / 2, "fp64")

@@ -196,8 +196,8 @@ def test_scores_of_what_is_made_are_shown(run_dir: Path, results: dict[str, Any]
 @pytest.mark.usefixtures("nothing_made")
 def test_parts_by_a_number_are_drawn(run_dir: Path, results: dict[str, Any]) -> None:
     by = [
-        {"figures": 1, "samples": 4, "right": 0.75},
-        {"figures": 2, "samples": 4, "right": 0.5},
+        {"values": [1], "samples": 4, "right": 0.75},
+        {"values": [2], "samples": 4, "right": 0.5},
     ]
     directions = {"image->text[en]": {**TEXT, "by": by}, "image->image": IMAGE}
     results["generation"] = {

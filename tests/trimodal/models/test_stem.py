@@ -72,6 +72,12 @@ def test_what_is_hidden_is_not_seen() -> None:
         batch = pack_media([medium])
         outputs.append(stem(batch.features.masked_fill(hidden[:, None], 0), batch.tokens, hidden))
     assert_close(outputs[0], outputs[1], "exact")
+    seen = processor.medium(_pictures()[4][:, :, 8:])  # one column of patches is hidden
+    masked = batch.features.masked_fill(hidden[:, None], 0)
+    x = stem._standardised(masked, batch.tokens, hidden)[[1, 3]]
+    alone = pack_media([seen])
+    y = stem._standardised(alone.features, alone.tokens, alone.hidden_T)
+    assert_close(x, y, "fp32")
     everything = torch.ones(4, dtype=torch.bool)
     assert stem(torch.zeros(4, 192), batch.tokens, everything).isfinite().all()
 

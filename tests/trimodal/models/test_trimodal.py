@@ -15,6 +15,7 @@ from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.models.decoding import Decoding
 from trimodal.models.layers import Block
+from trimodal.models.stem import ConvolutionalStem
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
 from trimodal.testing import assert_close, tiny_model, tiny_model_config
@@ -176,6 +177,23 @@ def test_half_precision_embeds_everything() -> None:
     for name, vectors in full.items():
         assert half[name].dtype == np.float32
         assert_close(half[name], vectors, "bf16")
+
+
+def test_a_convolutional_stem_begins_saves_and_halves_like_the_rest(tmp_path: Path) -> None:
+    config = replace(tiny_model_config(), vision_stem="convolutional")
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config))).eval()
+    stem = model.encoder(Modality.VISION).frontend
+    assert isinstance(stem, ConvolutionalStem)
+    weight = stem.convolutions[-1].get_parameter("weight")
+    assert float(weight.detach().std()) == pytest.approx(weight[0].numel() ** -0.5, rel=0.05)
+    model.processor = tiny_model().processor
+    pictures = [np.full((8, 12, 3), 90, np.uint8), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)]
+    vectors = model.embed(image=pictures)["image"]
+    model.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path).eval()
+    again.processor = model.processor
+    assert_close(again.embed(image=pictures)["image"], vectors, "exact")
+    assert_close(model.bfloat16().embed(image=pictures)["image"], vectors, "bf16")
 
 
 def test_the_scale_is_bound_and_can_fall_again() -> None:

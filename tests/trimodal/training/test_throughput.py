@@ -1,10 +1,12 @@
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 from trimodal.assembly import assemble
 from trimodal.batch import Medium, Modality, Sample
+from trimodal.config import VisionInputConfig
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.schema import to_dict
 from trimodal.testing import assert_close, tiny_model_config
@@ -21,6 +23,24 @@ def test_flops_of_a_text_by_hand() -> None:
     expected = 6 * 5 * (block + frontend) + 12 * width * 25
     assert_close(training_flops(model, [batch]), expected, "exact")
     assert_close(training_flops(model, [batch, batch]), 2 * expected, "exact")
+
+
+def test_flops_of_a_convolved_picture_by_hand() -> None:
+    config = replace(
+        tiny_model_config(),
+        vision_stem="convolutional",
+        vision_input=VisionInputConfig(patch_size=4),
+    )
+    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+    picture = Medium(Modality.VISION, torch.zeros(6, 48), 6, (2, 3))
+    batch = assemble([Sample("a", {Modality.VISION: picture}, 0)])
+    linear = TrimodalModel(
+        TrimodalConfig(architecture=to_dict(replace(config, vision_stem="linear")))
+    )
+    width = config.vision.width
+    stem = 4 * (6 * 24 * 16) + 24 * width * 16 + width**2
+    expected = training_flops(linear, [batch]) + 6 * 6 * (stem - 48 * width)
+    assert_close(training_flops(model, [batch]), expected, "exact")
 
 
 def test_the_peak_is_measured_where_it_is_not_known() -> None:
