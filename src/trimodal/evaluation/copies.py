@@ -35,11 +35,7 @@ class Copies:
 
     def __init__(self, rows: Sequence[Row], speech: SpeechProcessor, seed: int) -> None:
         self.vision, self.speech, self.seed = VisionProcessor(VisionInputConfig()), speech, seed
-        self._files: dict[tuple[str, str], dict[Path, Row]] = {}
-        for row in rows:
-            for name in ("image", "speech"):
-                if (path := path_of(row, name)) is not None:
-                    self._files.setdefault((name, _meaning(row)), {}).setdefault(path, row)
+        self.rows = rows
 
     def share(self, name: Input, rows: Sequence[Row], outputs: Sequence[Any]) -> float:
         """The share of the outputs that are the input of their row over again."""
@@ -56,18 +52,23 @@ class Copies:
         Each row draws one other file of its label, or of its group if it has none; of speech, one
         in the language, if one is named.
         """
+        files: dict[str, dict[Path, int]] = {}
+        kin: dict[str, list[Row]] = {}
+        for row in self.rows:
+            path = path_of(row, name)
+            if path is None or (name == "speech" and lang and row.speech_lang not in (None, lang)):
+                continue
+            if path not in files.setdefault(_meaning(row), {}):
+                files[_meaning(row)][path] = len(files[_meaning(row)])
+                kin.setdefault(_meaning(row), []).append(row)
         found = []
         for row in rows:
-            files = self._files.get((name, _meaning(row)), {})
-            others = [
-                other
-                for path, other in files.items()
-                if path != path_of(row, name)
-                and (name == "image" or lang is None or other.speech_lang in (None, lang))
-            ]
-            if others:
-                place = generator("others", self.seed, row.id).integers(len(others))
-                other = self._real(name, others[int(place)])
+            others = kin.get(_meaning(row), [])
+            own = files.get(_meaning(row), {}).get(file_of(row, name).path, len(others))
+            if count := len(others) - (own < len(others)):
+                place = int(generator("others", self.seed, row.id).integers(count))
+                # every other file is as likely: those from the own one on move up by one
+                other = self._real(name, others[place + (place >= own)])
                 found.append(self._alike(name, self._real(name, row), other) > COPY)
         return float(np.mean(found)) if found else None
 

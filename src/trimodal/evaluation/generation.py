@@ -202,8 +202,9 @@ class _Measure:
         real_ND = self._real_features(self.judges, name, one.lang)
         if len(real_ND):
             scores["frechet"] = frechet_distance(features_ND, real_ND)
-        right_N = _judged(self.judges.labels, one.rows, probability_NC)
-        return {**scores, **self._labels(self.judges.labels, one.rows, probability_NC)}, right_N
+        labels = self.judges.labels
+        right_N = _judged(labels, one.rows, probability_NC)
+        return {**scores, **self._labels(labels, one.rows, probability_NC)}, right_N
 
     def _labels(
         self, classes: Sequence[str], rows: Sequence[Row], probability_NC: np.ndarray
