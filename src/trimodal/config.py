@@ -243,8 +243,8 @@ class CausalConfig:
     """Prediction of a text from left to right, from what is observed."""
 
     weight: Amount = 1.0
-    rate: Share = 0.5
-    """Fraction of the samples that get such a view in a step."""
+    rate: Amount = 0.5
+    """Such views of a sample in a step, on average; each draws anew what it observes and tells."""
     drop_condition: Share = 0.1
     """Fraction of these views that observe nothing."""
     label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.0

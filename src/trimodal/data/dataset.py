@@ -79,7 +79,13 @@ class RowDataset:
         return Sample(row.id, media, self.groups[index], self.kin.modalities(index), asks)
 
     def writing(
-        self, index: int, modality: Modality, members: Members, kin: bool, *keys: str | int
+        self,
+        index: int,
+        modality: Modality,
+        members: Members,
+        kin: bool,
+        *keys: str | int,
+        again: tuple[int, ...] = (),
     ) -> Writing:
         """What row `index` or its kin has of `modality`, to be predicted from `members`.
 
@@ -89,12 +95,13 @@ class RowDataset:
             members: media of the sample that are observed.
             kin: take another picture, another utterance, or the text in another language.
             keys: of the random choices, those that `sample` was given.
+            again: what tells these choices from those of another such target of the sample.
 
         Raises:
             DataError: `FILE:LINE: cause` for a medium that cannot be read.
         """
         row = self.rows[index]
-        rng = generator("target", *keys, row.id)
+        rng = generator("target", *keys, row.id, *again)
         if modality is Modality.TEXT:
             seen = self._language(row, *keys) if kin else None
             langs = [lang for lang in row.texts if lang != seen]
@@ -105,7 +112,9 @@ class RowDataset:
         named = prompt(modality, None if rng.random() < UNNAMED_RATE else lang)
         return Writing(self._target(source, modality, named), members)
 
-    def answer(self, index: int, members: Members, *keys: str | int) -> Writing:
+    def answer(
+        self, index: int, members: Members, *keys: str | int, again: tuple[int, ...] = ()
+    ) -> Writing:
         """The answer to the question of row `index`, written or spoken, observed beside `members`.
 
         Raises:
@@ -114,12 +123,12 @@ class RowDataset:
         row = self.rows[index]
         assert row.question is not None  # noqa: S101 - `Sample.asks` says so
         assert row.answer is not None  # noqa: S101
-        rng = generator("answer", *keys, row.id)
+        rng = generator("answer", *keys, row.id, *again)
         lang, spoken = language_of(row.question), rng.random() < 0.5
         try:
             if row.question_speech is not None and spoken:
                 frames = self._decoded(row.question_speech, Modality.SPEECH)
-                changes = generator("question", *keys, row.id)
+                changes = generator("question", *keys, row.id, *again)
                 frames = augment_speech(frames, self.speech_augment, changes)
                 question = self.processor.speech.medium(frames)
             else:

@@ -5,7 +5,7 @@ plan = plan_views(samples, config.objectives, "views", seed, step)
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -33,6 +33,8 @@ class Wish:
     """The target is not the sample's own medium but another one of the same meaning."""
     answer: bool = False
     """The target is the answer to the sample's question."""
+    again: tuple[int, ...] = ()
+    """What tells its random choices from those of a wish before it for a like target."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,20 @@ def _draw_wishes(sample: Sample, config: ObjectivesConfig, rng: np.random.Genera
     target, causal = config.target, config.causal
     if target and target.weight and rng.random() < target.rate:
         wishes.append(_draw_wish(sample, (Modality.VISION, Modality.SPEECH), target, rng))
-    if causal and causal.weight and rng.random() < causal.rate:
-        if sample.asks and rng.random() < 0.5:
-            wishes.append(Wish(Modality.TEXT, _draw_context(sample, rng), answer=True))
-        else:
-            wishes.append(_draw_wish(sample, (Modality.TEXT,), causal, rng))
+    if causal and causal.weight:
+        for number in range(math.floor(causal.rate) + (rng.random() < causal.rate % 1)):
+            again = (number,) if number else ()
+            wishes.append(_draw_text_wish(sample, causal, again, rng))
     return [wish for wish in wishes if wish is not None]
+
+
+def _draw_text_wish(
+    sample: Sample, config: CausalConfig, again: tuple[int, ...], rng: np.random.Generator
+) -> Wish | None:
+    if sample.asks and rng.random() < 0.5:
+        return Wish(Modality.TEXT, _draw_context(sample, rng), answer=True, again=again)
+    wish = _draw_wish(sample, (Modality.TEXT,), config, rng)
+    return wish and replace(wish, again=again)
 
 
 def _draw_wish(

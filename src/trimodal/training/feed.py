@@ -99,8 +99,11 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
     def _writing(self, index: int, wish: Wish, step: int) -> Writing:
         keys = (self.config.seed, step)
         if wish.answer:
-            return self.dataset.answer(index, wish.members, *keys)
-        writing = self.dataset.writing(index, wish.modality, wish.members, wish.kin, *keys)
+            writing = self.dataset.answer(index, wish.members, *keys, again=wish.again)
+        else:
+            writing = self.dataset.writing(
+                index, wish.modality, wish.members, wish.kin, *keys, again=wish.again
+            )
         if wish.modality is Modality.TEXT:
             return writing
         hidden_T = draw_hidden_codes(len(writing.target.ids), *keys, self.dataset.rows[index].id)

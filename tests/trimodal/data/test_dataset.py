@@ -163,6 +163,15 @@ def test_a_text_of_kin_is_in_the_language_that_is_not_observed(rich: RowDataset)
     assert free == texts
 
 
+def test_a_second_target_of_a_sample_is_drawn_anew(rich: RowDataset) -> None:
+    def told(again: tuple[int, ...]) -> list[tuple[int, ...]]:
+        made = [rich.writing(0, T, frozenset(), False, 7, i, again=again) for i in range(20)]
+        return [tuple(writing.target.ids.tolist()) for writing in made]
+
+    assert told(()) == told(())
+    assert told(()) != told((1,)) != told((2,))
+
+
 def test_a_prompt_names_the_language_mostly(rich: RowDataset) -> None:
     spoken = [rich.writing(0, S, frozenset(), False, 0, i).target.prompt for i in range(200)]
     assert set(spoken) == {prompt(S), prompt(S, "zh")}

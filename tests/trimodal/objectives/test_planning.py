@@ -112,6 +112,16 @@ def test_a_rate_is_that_of_the_samples() -> None:
     assert abs(texts / 400 - 0.7) < 0.08
 
 
+def test_a_sample_gets_as_many_texts_as_the_rate_says() -> None:
+    made = wishes(many(frozenset({T}), V, T, S), rates(0.0, 2.5))
+    assert {len(found) for found in made} == {2, 3}
+    assert abs(sum(map(len, made)) / 400 - 2.5) < 0.08
+    assert all(len({w.again for w in found}) == len(found) for found in made)
+    assert any(found[0].members != found[1].members for found in made)
+    once = wishes(many(frozenset({T}), V, T, S), rates(0.0, 1.0))
+    assert {w.again for found in once for w in found} == {()}
+
+
 def test_a_target_is_never_predicted_from_itself() -> None:
     for made in wishes(many(frozenset(), V, T, S)):
         for wish in made:
