@@ -5,71 +5,44 @@ Segments.from_rows([(0, 3, 0, 3, Kind.FULL), (3, 8, 3, 8, Kind.FULL)], num_token
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Row = Sequence[int]
-"""q_start, q_end, kv_start, kv_end, kind."""
+from trimodal_kernels.blocks import Blocks, plan_blocks
+from trimodal_kernels.dispatch import Implementation, chosen
+from trimodal_kernels.tiles import Kind, Row, Tiles, plan_tiles
 
 
-class Kind(IntEnum):
-    """How the queries of a row see its keys."""
+class Plan(NamedTuple):
+    """What an operation is given of a table: tensors and numbers."""
 
-    FULL = 0
-    CAUSAL = 1
-    """Aligned at the bottom right: the last query sees every key."""
-
-
-class Bucket(NamedTuple):
-    """Query ranges of similar size, as a dense block of B ranges of Q queries and L keys."""
-
-    query_BQ: Tensor
-    """Token of each query slot; a slot past the end repeats token 0 and is never read back."""
-    key_BL: Tensor
-    """Token of each key slot; a slot past the end repeats token 0 and is masked."""
-    mask_B1QL: Tensor | None
-    """True where a query sees a key; None where every query sees every key; Q may be 1."""
+    tables: list[Tensor]
+    sizes: list[int]
 
 
 @dataclass(frozen=True)
 class Segments:
-    """A segment table and the dense blocks in which a device without a ragged kernel computes it.
+    """A segment table, and the plans by which devices compute under it.
 
     Rows with the same query range are one softmax over disjoint key ranges. Every token is the
     query of exactly one range.
     """
 
-    table_S5: Tensor
-    """int32 rows of q_start, q_end, kv_start, kv_end, kind."""
-    buckets: tuple[Bucket, ...]
-    slot_T: Tensor
-    """Where the result of each token lies in the flattened query slots of all buckets."""
-    keys_are_queries: bool
-    """Every range attends to exactly itself, so each token is a key once as it is a query once."""
-
-    @property
-    def num_tokens(self) -> int:
-        """T, the number of packed tokens."""
-        return self.slot_T.numel()
-
-    def to(self, device: torch.device | str) -> "Segments":
-        """The same table with its tensors on `device`."""
-        buckets = tuple(
-            Bucket(
-                query.to(device, non_blocking=True),
-                key.to(device, non_blocking=True),
-                None if mask is None else mask.to(device, non_blocking=True),
-            )
-            for query, key, mask in self.buckets
-        )
-        table, slot = (t.to(device, non_blocking=True) for t in (self.table_S5, self.slot_T))
-        return Segments(table, buckets, slot, self.keys_are_queries)
+    groups: tuple[tuple[Row, ...], ...]
+    """Rows q_start, q_end, kv_start, kv_end, kind, by query range."""
+    num_tokens: int
+    """T, the number of packed tokens."""
+    num_keys: int | None = None
+    """Keys, if they are others than the queries."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _plans: dict[tuple[Implementation, int], Plan] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def from_lengths(cls, lengths: Iterable[int]) -> "Segments":
@@ -82,7 +55,7 @@ class Segments:
     def from_rows(
         cls, rows: Sequence[Row], num_tokens: int, num_keys: int | None = None
     ) -> "Segments":
-        """Check a table and plan its blocks.
+        """Check a table.
 
         Args:
             rows: of the table.
@@ -94,23 +67,68 @@ class Segments:
                 the tokens or overlaps another of the same queries, or a query sees no key.
         """
         groups = _group(rows, num_tokens, num_tokens if num_keys is None else num_keys)
-        blocks: dict[tuple[int, int], list[list[Row]]] = {}
-        for group in groups:
-            length = sum(row[3] - row[2] for row in group)
-            shape = (_round_up(group[0][1] - group[0][0]), _round_up(length))
-            blocks.setdefault(shape, []).append(group)
-        slot = np.full(num_tokens, -1, dtype=np.int64)
-        buckets, offset = [], 0
-        for shape, members in sorted(blocks.items()):
-            buckets.append(_bucket(shape, members, slot, offset))
-            offset += shape[0] * len(members)
-        return cls(
-            table_S5=torch.tensor([list(row) for row in rows], dtype=torch.int32).view(-1, 5),
-            buckets=tuple(buckets),
-            slot_T=torch.from_numpy(slot),
-            keys_are_queries=num_keys is None
-            and all(len(g) == 1 and g[0][:2] == g[0][2:4] for g in groups),
+        return cls(tuple(tuple(group) for group in groups), num_tokens, num_keys)
+
+    def to(self, device: torch.device | str) -> "Segments":
+        """The same table for tensors on `device`; a plan that is there goes along."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        moved = {
+            key: Plan([x.to(device, non_blocking=True) for x in plan.tables], plan.sizes)
+            for key, plan in self._plans.items()
+        }
+        return Segments(self.groups, self.num_tokens, self.num_keys, device, moved)
+
+    @property
+    def table_S5(self) -> Tensor:  # noqa: N802 - a tensor's name ends in its shape
+        """int32 rows of q_start, q_end, kv_start, kv_end, kind, on the CPU."""
+        rows = [[int(x) for x in row] for group in self.groups for row in group]
+        return torch.tensor(rows, dtype=torch.int32).view(-1, 5)
+
+    @property
+    def blocks(self) -> Blocks:
+        """Dense blocks, on the CPU."""
+        return plan_blocks(self.groups, self.num_tokens, self.num_keys)
+
+    @property
+    def tiles(self) -> Tiles:
+        """Tiles for the programs of a ragged kernel, on the CPU."""
+        return plan_tiles(self.groups, self.num_tokens, self.num_keys)
+
+    @cached_property
+    def uniform(self) -> int | None:
+        """The length of segments that are all as long and see all of themselves; else None."""
+        lengths = {group[0][1] - group[0][0] for group in self.groups}
+        return next(iter(lengths)) if len(lengths) == 1 and self._sees_itself else None
+
+    @cached_property
+    def _sees_itself(self) -> bool:
+        return self.num_keys is None and all(
+            len(group) == 1
+            and tuple(group[0][:2]) == tuple(group[0][2:4])
+            and group[0][4] == Kind.FULL
+            for group in self.groups
         )
+
+    def prepare(self, heads: int) -> None:
+        """Make the plan for this device now, in a loader's process and not in the model's."""
+        self.plan(chosen(self.device), heads)
+
+    def plan(self, way: Implementation, heads: int) -> Plan:
+        """What an implementation is given; made once, on this table's device."""
+        key = (way, heads if way == "cpu" else 0)
+        if key not in self._plans:
+            made = self._made(way, heads)
+            self._plans[key] = Plan([x.to(self.device) for x in made.tables], made.sizes)
+        return self._plans[key]
+
+    def _made(self, way: Implementation, heads: int) -> Plan:
+        if way == "cpu":
+            return Plan(*self.blocks.dense(heads, self.uniform or 0).packed())
+        if way == "triton":
+            return Plan(*self.tiles.packed())
+        return Plan([self.tiles.low_RT, self.tiles.high_RT], [])
 
 
 def _group(rows: Sequence[Row], num_tokens: int, num_keys: int) -> list[list[Row]]:
@@ -141,37 +159,3 @@ def _check_keys(group: list[Row]) -> None:
         raise ValueError(f"key ranges of queries [{q_start}, {q_end}) overlap")
     if not any(Kind(kind) is Kind.FULL or k1 - k0 >= q_end - q_start for *_, k0, k1, kind in group):
         raise ValueError(f"query {q_start} sees no key: a causal row has fewer keys than queries")
-
-
-def _round_up(length: int) -> int:
-    """Block sizes an eighth apart, so that few blocks hold many lengths at little waste."""
-    step = max(2, 1 << max(0, length.bit_length() - 4))
-    return -(-length // step) * step
-
-
-def _bucket(
-    shape: tuple[int, int], members: list[list[Row]], slot: np.ndarray, offset: int
-) -> Bucket:
-    num_queries, num_keys = shape
-    query = np.zeros((len(members), num_queries), dtype=np.int64)
-    key = np.zeros((len(members), num_keys), dtype=np.int64)
-    causal = any(row[4] == Kind.CAUSAL for group in members for row in group)
-    mask = np.zeros((len(members), num_queries if causal else 1, num_keys), dtype=bool)
-    for i, group in enumerate(members):
-        q_start, q_end = group[0][:2]
-        length = q_end - q_start
-        query[i, :length] = np.arange(q_start, q_end)
-        slot[q_start:q_end] = offset + i * num_queries + np.arange(length)
-        at = 0
-        for _, _, kv_start, kv_end, kind in group:
-            span = kv_end - kv_start
-            key[i, at : at + span] = np.arange(kv_start, kv_end)
-            if kind == Kind.CAUSAL:
-                lower = np.tri(length, span, k=span - length, dtype=bool)
-                mask[i, :length, at : at + span] = lower
-                mask[i, length:, at] = True
-            else:
-                mask[i, :, at : at + span] = True
-            at += span
-    dense = None if mask.all() else torch.from_numpy(mask[:, None])
-    return Bucket(torch.from_numpy(query), torch.from_numpy(key), dense)

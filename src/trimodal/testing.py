@@ -47,6 +47,8 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp64": Tolerance(1e-10, 1e-12),
     "fp32": Tolerance(1e-5, 1e-6),
     "bf16": Tolerance(2e-2, 2e-2),
+    "fp32-gradient": Tolerance(1e-4, 1e-5),
+    "fixed-point": Tolerance(1e-9, 1e-8),  # sums of multiples of 2^-40
     "packed-vs-alone-fp32": Tolerance(1e-5, 1e-5),
     "micro-batches": Tolerance(1e-6, 1e-7),
     "two-processes-loss": Tolerance(1e-5, 0.0),

@@ -1,6 +1,5 @@
 """The segment table: what it accepts, and how it is cut into dense blocks."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ def test_lengths_become_rows_end_to_end() -> None:
     segments = Segments.from_lengths([3, 1, 4])
     assert _rows(segments) == [[0, 3, 0, 3, 0], [3, 4, 3, 4, 0], [4, 8, 4, 8, 0]]
     assert segments.num_tokens == 8
-    assert segments.keys_are_queries
     assert segments.table_S5.dtype == torch.int32
 
 
@@ -30,65 +28,45 @@ def test_a_table_of_no_tokens(lengths: list[int]) -> None:
     segments = Segments.from_lengths(lengths)
     assert segments.num_tokens == 0
     assert segments.table_S5.shape == (0, 5)
-    assert segments.buckets == ()
+    assert segments.blocks.buckets == ()
+    assert segments.tiles.query_NC.shape == (0, 4)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_every_token_has_one_slot_that_holds_it(seed: int) -> None:
-    lengths = np.random.default_rng(seed).integers(1, 70, 50)
-    segments = Segments.from_lengths(int(length) for length in lengths)
-    slots = torch.cat([bucket.query_BQ.flatten() for bucket in segments.buckets])
-    assert torch.equal(slots[segments.slot_T], torch.arange(int(lengths.sum())))
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 15, 16, 17, 63, 64, 65, 1000])
-def test_blocks_waste_at_most_an_eighth(length: int) -> None:
-    (bucket,) = Segments.from_lengths([length]).buckets
-    assert length <= bucket.query_BQ.shape[1] <= max(length + 1, length * 9 / 8)
-
-
-def test_equal_ranges_need_no_mask() -> None:
-    (bucket,) = Segments.from_lengths([16, 16, 16]).buckets
-    assert bucket.query_BQ.shape == (3, 16)
-    assert bucket.mask_B1QL is None
-
-
-def test_rows_of_one_query_range_are_one_softmax() -> None:
-    rows = [(0, 2, 0, 2, FULL), (2, 5, 0, 1, FULL), (2, 5, 2, 5, CAUSAL)]
-    segments = Segments.from_rows(rows, num_tokens=5)
-    assert not segments.keys_are_queries
-    bucket = next(bucket for bucket in segments.buckets if 2 in bucket.query_BQ)
-    assert bucket.key_BL[0].tolist()[:4] == [0, 2, 3, 4]
-    assert bucket.mask_B1QL is not None
-    visible = bucket.mask_B1QL[0, 0, :3].int().tolist()
-    assert visible == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
-
-
-def test_causal_rows_are_aligned_at_the_bottom_right() -> None:
-    segments = Segments.from_rows([(0, 3, 0, 3, FULL), (3, 5, 0, 5, CAUSAL)], num_tokens=5)
-    bucket = next(bucket for bucket in segments.buckets if 4 in bucket.query_BQ)
-    assert bucket.mask_B1QL is not None
-    assert bucket.mask_B1QL[0, 0, :2, :5].int().tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-
-
-def test_padding_queries_see_a_key() -> None:
-    """A row of the softmax without any key would be NaN, and spoil the gradients."""
-    rows = [(0, 3, 0, 3, CAUSAL), (3, 8, 3, 8, CAUSAL)]
-    for bucket in Segments.from_rows(rows, num_tokens=8).buckets:
-        assert bucket.mask_B1QL is not None
-        assert bool(bucket.mask_B1QL.any(-1).all())
-
-
-def test_moving_keeps_the_table() -> None:
+def test_moving_takes_plans_along() -> None:
     segments = Segments.from_lengths([3, 5, 16])
+    here = segments.plan("cpu", 2)
     moved = segments.to("meta")
-    assert moved.table_S5.is_meta
-    assert moved.slot_T.is_meta
-    assert moved.keys_are_queries
-    assert len(moved.buckets) == len(segments.buckets)
-    for before, after in zip(segments.buckets, moved.buckets, strict=True):
-        assert (before.mask_B1QL is None) == (after.mask_B1QL is None)
-        assert after.query_BQ.shape == before.query_BQ.shape
+    assert moved.groups == segments.groups
+    assert all(x.is_meta for x in moved.plan("cpu", 2).tables)
+    assert moved.plan("cpu", 2).sizes == here.sizes
+    assert moved.plan("triton", 2).tables[0].is_meta
+    assert segments.to("cpu") is segments
+
+
+def test_a_plan_is_made_once() -> None:
+    segments = Segments.from_lengths([3, 5])
+    segments.prepare(2)
+    assert segments.plan("cpu", 2) is segments.plan("cpu", 2)
+    assert segments.plan("cpu", 2) is not segments.plan("cpu", 4)
+    assert segments.plan("triton", 2) is segments.plan("triton", 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "length"),
+    [
+        ([(0, 3, 0, 3, FULL), (3, 6, 3, 6, FULL)], 3),
+        ([(0, 3, 0, 3, FULL), (3, 5, 3, 5, FULL)], None),
+        ([(0, 3, 0, 3, CAUSAL)], None),
+        ([(0, 3, 0, 3, FULL), (3, 6, 0, 3, FULL)], None),
+        ([(0, 3, 0, 1, FULL), (0, 3, 1, 3, FULL)], None),
+    ],
+)
+def test_the_length_of_segments_that_are_all_as_long(
+    rows: list[tuple[int, ...]], length: int | None
+) -> None:
+    size = rows[-1][1]
+    assert Segments.from_rows(rows, size).uniform == length
+    assert Segments.from_rows(rows, size, num_keys=size).uniform is None
 
 
 @pytest.mark.parametrize(
@@ -124,12 +102,5 @@ def test_keys_may_be_others_than_the_queries() -> None:
     rows = [(0, 2, 0, 4, FULL), (2, 3, 4, 7, CAUSAL)]
     segments = Segments.from_rows(rows, num_tokens=3, num_keys=7)
     assert segments.num_tokens == 3
-    assert not segments.keys_are_queries
     with pytest.raises(ValueError, match=r"key range \[4, 7\) is not within 6 tokens"):
         Segments.from_rows(rows, num_tokens=3, num_keys=6)
-
-
-def test_keys_that_look_like_the_queries_are_still_others() -> None:
-    rows = [(0, 2, 0, 2, FULL), (2, 4, 2, 4, FULL)]
-    assert Segments.from_rows(rows, num_tokens=4).keys_are_queries
-    assert not Segments.from_rows(rows, num_tokens=4, num_keys=6).keys_are_queries

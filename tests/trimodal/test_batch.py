@@ -140,7 +140,7 @@ def test_every_tensor_of_a_batch_moves() -> None:
         moved.media[Modality.TEXT].features,
         moved.media[Modality.TEXT].hidden_T,
         moved.media[Modality.TEXT].tokens.positions_T2,
-        moved.media[Modality.TEXT].tokens.segments.slot_T,
+        *moved.media[Modality.TEXT].tokens.segments.plan("triton", 2).tables,
         moved.sample_N[Modality.TEXT],
         moved.views.members_V3,
         moved.views.direct_T,

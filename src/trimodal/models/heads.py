@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trimodal.batch import Modality, TokenBatch
 from trimodal.config import ModelConfig
 from trimodal.vocabulary import Range
-from trimodal_kernels import segment_mean
+from trimodal_kernels import Scores, segment_mean
 
 BEST_RQ_CODES = 1024
 """Codes of each random codebook."""
@@ -79,13 +79,12 @@ class PredictionHead(nn.Module):
             else None
         )
 
-    def ids(self, x_KD: Tensor, table: Tensor, ids: Range) -> Tensor:
-        """Logits (K, size) over one range of the tied table (V, D)."""
-        rows = table[ids.start : ids.start + ids.size]
-        return _upcast(F.linear(self._hidden(x_KD), rows))
+    def ids(self, x_KD: Tensor, table: Tensor, ids: Range) -> Scores:
+        """Scores (K, size) over one range of the tied table (V, D)."""
+        return Scores.of(self._hidden(x_KD), table[ids.start : ids.start + ids.size])
 
-    def codes(self, x_KD: Tensor, table: Tensor, modality: Modality, ids: Range) -> Tensor:
-        """Logits (K, C, size) of the C codes that a hidden patch or frame token covers."""
+    def codes(self, x_KD: Tensor, table: Tensor, modality: Modality, ids: Range) -> Scores:
+        """Scores (K, C, size) of the C codes that a hidden patch or frame token covers."""
         cells = cast(nn.Embedding, self.cells[modality.name.lower()]).weight
         return self.ids(x_KD[:, None] + cells, table, ids)
 

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from trimodal.batch import TokenBatch
 from trimodal.config import TransformerConfig
 from trimodal.models.cache import Memory
-from trimodal_kernels import Segments, packed_attention
+from trimodal_kernels import Segments, gated, packed_attention, turn
+
+EPS = 1e-6
+"""Of every norm."""
 
 
 def rotary_angles(positions_T2: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, K/2) of axial rotary positions (Su et al., 2021).
+    """Cosines and sines (T, K/2), in fp32, of axial rotary positions (Su et al., 2021).
 
     The first half of the frequencies turns with the row, the second with the column. Text and
     speech carry their index in both, which makes them ordinary one-dimensional positions.
@@ -26,15 +29,8 @@ def rotary_angles(positions_T2: Tensor, head_dim: int, theta: float) -> tuple[Te
     exponent = torch.arange(quarter, device=positions_T2.device, dtype=torch.float32) / quarter
     frequency = theta**-exponent
     angle_T2q = positions_T2.float()[:, :, None] * frequency
-    angle_T1k = angle_T2q.flatten(1)[:, None, :]
-    return angle_T1k.cos(), angle_T1k.sin()
-
-
-def rotate(x_THK: Tensor, cos_T1k: Tensor, sin_T1k: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + K/2]) of a head by its angle."""
-    a, b = x_THK.chunk(2, dim=-1)
-    cos, sin = cos_T1k.to(x_THK.dtype), sin_T1k.to(x_THK.dtype)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    angle_Tk = angle_T2q.flatten(1)
+    return angle_Tk.cos(), angle_Tk.sin()
 
 
 class Attention(nn.Module):
@@ -48,8 +44,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, config.width, bias=False)
         self.v_proj = nn.Linear(config.width, config.width, bias=False)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(head_dim, eps=1e-6)
-        self.k_norm = nn.RMSNorm(head_dim, eps=1e-6)
+        self.q_norm = nn.RMSNorm(head_dim, eps=EPS)
+        self.k_norm = nn.RMSNorm(head_dim, eps=EPS)
 
     def forward(
         self,
@@ -63,11 +59,14 @@ class Attention(nn.Module):
             project(x_TD).unflatten(-1, (self.num_heads, -1))
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q = rotate(self.q_norm(q).to(v.dtype), *rotary)
-        k = rotate(self.k_norm(k).to(v.dtype), *rotary)
-        if memory is not None:
+        norms = self.q_norm.weight, self.k_norm.weight
+        if memory is None:
+            attended = packed_attention(q, k, v, segments, norms=norms, rotary=rotary, eps=EPS)
+        else:
+            q, k = (turn(x, norm, *rotary, EPS) for x, norm in zip((q, k), norms, strict=True))
             k, v = memory.write(k, v)
-        return self.o_proj(packed_attention(q, k, v, segments).flatten(1))
+            attended = packed_attention(q, k, v, segments)
+        return self.o_proj(attended.flatten(1))
 
 
 class GatedMLP(nn.Module):
@@ -82,7 +81,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """(T, D) to (T, D)."""
-        return self.down_proj(F.silu(self.gate_proj(x_TD)) * self.up_proj(x_TD))
+        return self.down_proj(gated(self.gate_proj(x_TD), self.up_proj(x_TD)))
 
 
 class Block(nn.Module):
@@ -90,9 +89,9 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention_norm = nn.RMSNorm(config.width, eps=EPS)
         self.attention = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=EPS)
         self.mlp = GatedMLP(config)
         self.dropout = config.dropout
 
@@ -116,7 +115,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = nn.RMSNorm(config.width, eps=EPS)
 
     def forward(
         self, x_TD: Tensor, tokens: TokenBatch, memories: Sequence[Memory] | None = None

@@ -47,7 +47,7 @@ from trimodal.processors.vision import ImageSource
 from trimodal.schema import parse, to_dict
 from trimodal.views import pack_views
 from trimodal.vocabulary import Vocabulary
-from trimodal_kernels import segment_mean
+from trimodal_kernels import Scores, segment_mean
 
 FUSED = len(Modality)
 """The slot of `TrimodalOutput.z_NSE` after those of the modalities."""
@@ -82,7 +82,7 @@ class TrimodalOutput(ModelOutput):
 
     z_NSE: Tensor | None = None
     """(N, 4, E) unit-norm embeddings of the samples; zeros where absent."""
-    predictions: dict[str, Tensor] | None = None
+    predictions: dict[str, Tensor | Scores] | None = None
     """By name of the loss, what the heads say to `Views.predictions`."""
     matching: tuple[Tensor, Tensor] | None = None
     """Logits (V, classes) and labels (V,) of the tuples of `Batch.matching`."""
@@ -197,7 +197,7 @@ class TrimodalModel(PreTrainedModel):
             else:
                 zero = zero + 0 * (z_NE.sum() + h_TD.sum() + summary_ND.sum())
         seen_TD = torch.cat([*observed, *summaries])
-        predictions: dict[str, Tensor] = {}
+        predictions: dict[str, Tensor | Scores] = {}
         if views is not None:
             h_TD = self.trunk(self.enter(seen_TD, views), views.tokens)
             z_NSE = self._fuse(z_NSE, h_TD, views)
@@ -294,13 +294,13 @@ class TrimodalModel(PreTrainedModel):
         impossible_C[[0, ALL_DIFFER]] = False
         return logits_VC.masked_fill(pair_V1 & impossible_C, float("-inf")), label_V
 
-    def _predict(self, h_TD: Tensor, views: Views) -> dict[str, Tensor]:
+    def _predict(self, h_TD: Tensor, views: Views) -> dict[str, Tensor | Scores]:
         return {
             name: self._head(name, h_TD.index_select(0, prediction.token_K), prediction)
             for name, prediction in views.predictions.items()
         }
 
-    def _head(self, name: str, h_KD: Tensor, prediction: Prediction) -> Tensor:
+    def _head(self, name: str, h_KD: Tensor, prediction: Prediction) -> Tensor | Scores:
         head, modality = self.prediction_head, prediction.modality
         ids = self.vocabulary.range_of(modality)
         loss = name.partition("_")[0]
@@ -309,7 +309,7 @@ class TrimodalModel(PreTrainedModel):
         if loss == "quantised":
             return head.quantised(h_KD)
         if loss == "causal":
-            return self.continuations(h_KD)
+            return head.ids(h_KD, self.table, self.vocabulary.continuations)
         if prediction.target.is_floating_point():
             return head.values(h_KD, modality)
         if prediction.target.dim() == 2:
@@ -318,12 +318,13 @@ class TrimodalModel(PreTrainedModel):
 
     def continuations(self, h_KD: Tensor) -> Tensor:
         """Logits (K, size + 1) of the end of a text and of its pieces."""
-        return self.prediction_head.ids(h_KD, self.table, self.vocabulary.continuations)
+        ids = self.vocabulary.continuations
+        return self.prediction_head.ids(h_KD, self.table, ids).logits()
 
     def code_logits(self, h_KD: Tensor, modality: Modality) -> Tensor:
         """Logits (K, size) of the codes of a target picture or utterance."""
         ids = self.vocabulary.range_of(modality)
-        return self.prediction_head.ids(h_KD, self.table, ids)
+        return self.prediction_head.ids(h_KD, self.table, ids).logits()
 
     def known_ids(self, modality: Modality) -> int:
         """How many of the logits of `code_logits` or `continuations` stand for something."""

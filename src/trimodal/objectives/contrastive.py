@@ -3,8 +3,9 @@
 loss, parts = contrastive(local, everyone, scale, bias, config, dimensions=(64, 256))
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,19 @@ from torch import Tensor
 
 from trimodal.batch import Batch, Modality
 from trimodal.config import ContrastiveConfig
-from trimodal.objectives.losses import info_nce, sigmoid_contrast
+from trimodal_kernels import (
+    info_nce,
+    info_nce_two_sided,
+    sigmoid_contrast,
+    sigmoid_contrast_two_sided,
+)
 
 FUSED = len(Modality)
 PAIRS = ((0, 1), (0, 2), (1, 2), (FUSED, 0), (FUSED, 1), (FUSED, 2))
+CONTRASTS = {
+    "infonce": (info_nce, info_nce_two_sided),
+    "sigmoid": (sigmoid_contrast, sigmoid_contrast_two_sided),
+}
 NAMES = (*(modality.data_name for modality in Modality), "fused")
 
 
@@ -76,7 +86,7 @@ def contrastive(
 
     Args:
         local: this rank's samples, the queries.
-        everyone: the samples of all ranks, the candidates.
+        everyone: the samples of all ranks, the candidates; of the same tensor if these are they.
         scale: inverse temperature.
         bias: of the sigmoid loss.
         config: which loss.
@@ -85,48 +95,66 @@ def contrastive(
     Returns:
         The share, and the share of each pair by name.
     """
-    positive_NM = local.group_N[:, None] == everyone.group_N[None, :]
-    same_MM = everyone.group_N[:, None] == everyone.group_N[None, :]
+    own = _prefixes(local, dimensions)
+    is_alone = everyone.z_NSE is local.z_NSE
+    every = own if is_alone else _prefixes(everyone, dimensions)
+    one_way, both_ways = CONTRASTS[config.loss]
+    temperature = (scale,) if config.loss == "infonce" else (scale, bias)
     shares: dict[str, Tensor] = {}
     for a, b in PAIRS:
-        lonely = config.loss == "sigmoid"
-        directions = list(_directions(a, b, local, everyone, positive_NM, same_MM, lonely))
-        if not directions:
+        all_a, all_b = _Side.of(everyone, a, b), _Side.of(everyone, b, a)
+        counts = _queries(all_a, all_b, config), _queries(all_b, all_a, config)
+        if 0 in counts:
             continue
+        own_a, own_b = _Side.of(local, a, b), _Side.of(local, b, a)
         total = local.z_NSE.new_zeros(())
-        for dim in dimensions:
-            z_NSE = F.normalize(local.z_NSE[..., :dim], dim=-1)
-            z_MSE = F.normalize(everyone.z_NSE[..., :dim], dim=-1)
-            for query, key, rows_N, columns_M, count in directions:
-                arguments = (z_NSE[:, query], z_MSE[:, key], positive_NM, columns_M, scale)
-                if config.loss == "infonce":
-                    loss_N = info_nce(*arguments)
-                else:
-                    loss_N = sigmoid_contrast(*arguments, bias)
-                total = total + loss_N.where(rows_N, 0.0).sum() / count
-        shares[f"{NAMES[a]}_{NAMES[b]}"] = total / (len(directions) * len(dimensions))
+        for z_SNE, z_SME in zip(own, every, strict=True):
+            if is_alone:
+                losses = both_ways(*_arguments(own_a, own_b, z_SNE, z_SME), *temperature)
+            else:
+                sides = (own_a, all_b), (own_b, all_a)
+                losses = [one_way(*_arguments(*x, z_SNE, z_SME), *temperature) for x in sides]
+            total = total + sum(x.sum() / count for x, count in zip(losses, counts, strict=True))
+        shares[f"{NAMES[a]}_{NAMES[b]}"] = total / (2 * len(dimensions))
     if not shares:
         return local.z_NSE.sum() * 0, {}
     return torch.stack(list(shares.values())).mean(), shares
 
 
-def _directions(
-    a: int,
-    b: int,
-    local: Embeddings,
-    everyone: Embeddings,
-    positive_NM: Tensor,
-    same_MM: Tensor,
-    lonely: bool,
-) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
-    """Query and key slot, local queries, candidates, and the number of queries over all ranks.
+Slots = tuple[Tensor, ...]
+"""Unit-norm (N, E) of each slot."""
 
-    A query without any positive counts only if `lonely`: its pairs are all negative.
+
+def _prefixes(embeddings: Embeddings, dimensions: Sequence[int]) -> list[Slots]:
+    z_NSE = embeddings.z_NSE
+    return [F.normalize(z_NSE[..., :dim], dim=-1).unbind(1) for dim in dimensions]
+
+
+class _Side(NamedTuple):
+    """The samples that one side of a pair has."""
+
+    slot: int
+    sample_K: Tensor
+    group_K: Tensor
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, slot: int, other: int) -> "_Side":
+        sample_K = embeddings.column(slot, other).nonzero().squeeze(1)
+        return cls(slot, sample_K, embeddings.group_N.index_select(0, sample_K))
+
+    def of_slots(self, slots: Slots) -> Tensor:
+        return slots[self.slot].index_select(0, self.sample_K)
+
+
+def _queries(side: _Side, keys: _Side, config: ContrastiveConfig) -> int:
+    """How many samples of a side count over all ranks.
+
+    A query without any positive has no softmax loss; its pairs are all negative to the sigmoid.
     """
-    for query, key in ((a, b), (b, a)):
-        columns_M = everyone.column(key, query)
-        queries_M = everyone.column(query, key) & (lonely | (same_MM & columns_M).any(1))
-        count = queries_M.sum()
-        if count > 0 and columns_M.any():
-            rows_N = local.column(query, key) & (lonely | (positive_NM & columns_M).any(1))
-            yield query, key, rows_N, columns_M, count
+    if config.loss == "sigmoid":
+        return len(side.group_K) if len(keys.group_K) else 0
+    return int(torch.isin(side.group_K, keys.group_K).sum())
+
+
+def _arguments(queries: _Side, keys: _Side, z_SNE: Slots, z_SME: Slots) -> tuple[Tensor, ...]:
+    return queries.of_slots(z_SNE), keys.of_slots(z_SME), queries.group_K, keys.group_K

@@ -11,6 +11,7 @@ from trimodal.batch import Batch, Prediction
 from trimodal.config import CausalConfig, ObjectivesConfig, TargetConfig
 from trimodal.objectives.losses import gaussian_nll, masked_ids, masked_values
 from trimodal.vocabulary import Vocabulary
+from trimodal_kernels import Scores
 
 LOSSES = {
     "masked": ("masked_vision", "masked_text", "masked_speech", "quantised_speech"),
@@ -44,7 +45,7 @@ def predicted_counts(batches: Sequence[Batch]) -> list[int]:
 
 
 def predicted(
-    predictions: Mapping[str, Tensor],
+    predictions: Mapping[str, Tensor | Scores],
     matching: tuple[Tensor, Tensor] | None,
     batch: Batch,
     vocabulary: Vocabulary,
@@ -71,20 +72,23 @@ def predicted(
 
 def _summed(
     name: str,
-    answer: Tensor,
+    answer: Tensor | Scores,
     prediction: Prediction,
     vocabulary: Vocabulary,
     config: ObjectivesConfig,
 ) -> Tensor:
     target, kind = prediction.target, name.partition("_")[0]
+    if isinstance(answer, Scores):
+        ids, smoothing = vocabulary.range_of(prediction.modality), 0.0
+        if kind == "causal":
+            ids = vocabulary.continuations
+            smoothing = (config.causal or CausalConfig()).label_smoothing
+        elif kind == "target":
+            smoothing = (config.target or TargetConfig()).label_smoothing
+        # of the codes of a token, the mean
+        return answer.cross_entropy(target - ids.start, smoothing) / target.shape[1:].numel()
     if kind == "length":
         return gaussian_nll(answer, target)
-    if target.is_floating_point():
-        return masked_values(answer, target)
     if kind == "quantised":
         return masked_ids(answer, target)
-    if kind == "causal":
-        smoothing = (config.causal or CausalConfig()).label_smoothing
-        return masked_ids(answer, target - vocabulary.continuations.start, smoothing)
-    smoothing = (config.target or TargetConfig()).label_smoothing if kind == "target" else 0.0
-    return masked_ids(answer, target - vocabulary.range_of(prediction.modality).start, smoothing)
+    return masked_values(answer, target)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trimodal.streams import generator
+from trimodal_kernels import nearest
 
 
 class BestRQ:
@@ -44,7 +45,5 @@ class BestRQ:
         """
         missing = -len(frames_FM) % self.stride
         stacked_TP = F.pad(frames_FM, (0, 0, 0, missing)).reshape(-1, self.projection_PD.shape[0])
-        projected_TD = F.normalize(stacked_TP @ self.projection_PD.to(stacked_TP.device), dim=-1)
-        # of unit vectors, the nearest has the largest product
-        codebooks = self.codebooks_CKD.to(stacked_TP.device)
-        return torch.einsum("td,ckd->tck", projected_TD, codebooks).argmax(-1)
+        projected_TD = stacked_TP @ self.projection_PD.to(stacked_TP.device)
+        return nearest(projected_TD, self.codebooks_CKD.to(stacked_TP.device))

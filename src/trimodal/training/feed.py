@@ -94,7 +94,17 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             )
             matching = pack_tuples(chosen, [tuples[i] for i in indices])
             batches.append(replace(batch, matching=matching))
+            self._prepare(batches[-1])
         return batches
+
+    def _prepare(self, batch: Batch) -> None:
+        """Plan attention here, in the loader's process."""
+        model = self.config.model
+        towers = {m: getattr(model, m.name.lower()) for m in batch.media}
+        for modality, media in batch.media.items():
+            media.tokens.segments.prepare(towers[modality].num_heads)
+        if batch.views is not None:
+            batch.views.tokens.segments.prepare(model.trunk.num_heads)
 
     def _writing(self, index: int, wish: Wish, step: int) -> Writing:
         keys = (self.config.seed, step)

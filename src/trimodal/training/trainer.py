@@ -121,7 +121,7 @@ class Trainer:
             )
         self.tokens_seen = int(checkpoint.state["tokens_seen"]) if checkpoint else 0
         set_seed(config.seed)
-        model = _model(config, processor)
+        model = new_model(config, processor)
         self.optimizer = build_optimizer(model, config.training)
         if checkpoint is not None:
             model.load_state_dict(checkpoint.tensors["model"])
@@ -257,7 +257,7 @@ def build_processor(config: RunConfig) -> TrimodalProcessor:
     return TrimodalProcessor(model, text.proto, tokenizers)
 
 
-def _model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
+def new_model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
     """A new model, or the weights of `training.init_from`."""
     folder = config.training.init_from
     if folder is None:

@@ -62,7 +62,7 @@ def head() -> PredictionHead:
 
 def test_ids_are_scored_over_their_range_alone() -> None:
     table = torch.randn(30, 8, requires_grad=True)
-    logits = head().ids(torch.randn(3, 8), table, Range(10, 5))
+    logits = head().ids(torch.randn(3, 8), table, Range(10, 5)).logits()
     assert logits.shape == (3, 5)
     logits.sum().backward()
     assert table.grad is not None
@@ -76,10 +76,10 @@ def test_values_have_the_size_of_the_features() -> None:
 def test_each_code_of_a_token_has_logits_of_its_own() -> None:
     made, table, x = head(), torch.randn(30, 8), torch.randn(3, 8)
     for modality, cells in ((Modality.VISION, 4), (Modality.SPEECH, 2)):
-        logits = made.codes(x, table, modality, Range(10, 5))
+        logits = made.codes(x, table, modality, Range(10, 5)).logits()
         assert logits.shape == (3, cells, 5)
         assert float((logits[:, 0] - logits[:, 1]).abs().max().detach()) > 1e-3
-        alone = made.codes(x[1:2], table, modality, Range(10, 5))
+        alone = made.codes(x[1:2], table, modality, Range(10, 5)).logits()
         assert_close(alone[0], logits[1], "fp32")
 
 
@@ -103,6 +103,18 @@ def test_the_deviation_of_a_length_has_a_floor() -> None:
         assert (answer[:, 1].exp() >= least * (1 - 1e-6)).all()
 
 
+def test_autocast_decides_within_the_model() -> None:
+    """Whoever takes the loss later, out of reach of autocast, computes in the same type."""
+    made, table = head(), torch.randn(30, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = made.ids(torch.randn(3, 8), table, Range(10, 5))
+    assert scores.h_KD.dtype is torch.bfloat16
+    scores.cross_entropy(torch.tensor([0, 4, 1])).backward()
+    assert table.grad is not None
+    assert table.grad.dtype is torch.float32
+    assert table.grad[10:15].any()
+
+
 def test_nothing_of_the_head_is_left_out() -> None:
     made = head()
     made.unused().backward()
@@ -112,9 +124,11 @@ def test_nothing_of_the_head_is_left_out() -> None:
 def test_half_precision_is_scored_in_single() -> None:
     made, x = head().bfloat16(), torch.randn(3, 8).bfloat16()
     table = torch.randn(30, 8).bfloat16()
-    answers = [made.ids(x, table, Range(10, 5)), made.lengths(x), made.quantised(x)]
-    answers += [
+    scores = [
+        made.ids(x, table, Range(10, 5)),
         made.codes(x, table, Modality.VISION, Range(10, 5)),
-        made.values(x, Modality.SPEECH),
     ]
+    answers = [made.lengths(x), made.quantised(x), made.values(x, Modality.SPEECH)]
+    answers += [score.logits() for score in scores]
+    answers.append(scores[0].cross_entropy(torch.tensor([0, 4, 1])))
     assert {answer.dtype for answer in answers} == {torch.float32}

@@ -2,8 +2,9 @@ import torch
 
 from trimodal.batch import Medium, Modality, TokenBatch, pack_media
 from trimodal.config import TransformerConfig
-from trimodal.models.layers import Transformer, rotary_angles, rotate
+from trimodal.models.layers import Transformer, rotary_angles
 from trimodal.testing import assert_close
+from trimodal_kernels import turn
 
 
 def tokens(lengths: list[int]) -> TokenBatch:
@@ -12,12 +13,16 @@ def tokens(lengths: list[int]) -> TokenBatch:
     ).tokens
 
 
+def turned(x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return turn(x, None, *angles, 0.0)
+
+
 def test_rotary_scores_depend_on_distance_alone() -> None:
     q, k = torch.randn(2, 1, 1, 16, dtype=torch.float64)
 
     def score(a: tuple[int, int], b: tuple[int, int]) -> torch.Tensor:
         cos, sin = (x.double() for x in rotary_angles(torch.tensor([a, b]), 16, 100.0))
-        return (rotate(q, cos[:1], sin[:1]) * rotate(k, cos[1:], sin[1:])).sum()
+        return (turned(q, (cos[:1], sin[:1])) * turned(k, (cos[1:], sin[1:]))).sum()
 
     assert_close(score((2, 3), (5, 9)), score((12, 0), (15, 6)), "fp32")
     assert abs(float(score((2, 3), (5, 9)) - score((2, 3), (9, 5)))) > 1e-3
@@ -26,8 +31,8 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 def test_rotation_keeps_norms() -> None:
     x = torch.randn(4, 2, 16)
     angles = rotary_angles(torch.tensor([[0, 0], [1, 1], [5, 2], [900, 31]]), 16, 10_000.0)
-    assert_close(rotate(x, *angles).norm(dim=-1), x.norm(dim=-1), "fp32")
-    assert_close(rotate(x, *angles)[0], x[0], "exact")
+    assert_close(turned(x, angles).norm(dim=-1), x.norm(dim=-1), "fp32")
+    assert_close(turned(x, angles)[0], x[0], "exact")
 
 
 def test_a_segment_is_the_same_alone_and_packed() -> None:

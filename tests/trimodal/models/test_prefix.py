@@ -11,6 +11,7 @@ from trimodal.models import TrimodalModel
 from trimodal.models.prefix import Prefix, null_writing
 from trimodal.testing import assert_close
 from trimodal.vocabulary import Vocabulary, prompt
+from trimodal_kernels import Scores
 
 V, T, S = Modality
 
@@ -37,7 +38,10 @@ def predicted(
     batch = assemble(samples, written=[[writing] for writing in writings])
     predictions = model(**batch.inputs()).predictions
     assert predictions is not None
-    return predictions
+    return {
+        name: answer.logits() if isinstance(answer, Scores) else answer
+        for name, answer in predictions.items()
+    }
 
 
 def random_ids(model: TrimodalModel, modality: Modality, sizes: list[int]) -> list[torch.Tensor]:

@@ -1,11 +1,13 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from trimodal.config import ContrastiveConfig
-from trimodal.objectives.contrastive import Embeddings, contrastive
-from trimodal.objectives.losses import info_nce
+from trimodal.objectives.contrastive import PAIRS, Embeddings, contrastive
 from trimodal.testing import assert_close
+from trimodal_kernels import info_nce
 
 SCALE, BIAS = torch.tensor(8.0, dtype=torch.float64), torch.tensor(-3.0, dtype=torch.float64)
 
@@ -70,9 +72,9 @@ def test_a_pair_is_the_mean_over_its_present_queries_in_both_directions() -> Non
     same = e.group_N[:, None] == e.group_N[None]
     means = []
     for a, b, queries, keys in ((0, 1, image, text), (1, 0, text, image)):
-        positive = same & keys
-        valid = queries & positive.any(1)
-        loss = info_nce(e.z_NSE[valid, a], e.z_NSE[:, b], positive[valid], keys, SCALE)
+        valid = queries & (same & keys).any(1)
+        groups = e.group_N[valid], e.group_N
+        loss = info_nce(e.z_NSE[valid, a], e.z_NSE[:, b], *groups, SCALE, keys)
         means.append(loss.mean())
     assert_close(parts["image_text"], sum(means) / 2, "fp64")
 
@@ -134,3 +136,59 @@ def test_a_query_without_a_positive_is_all_negatives_to_the_sigmoid_loss() -> No
     pairs = -F.logsigmoid(sign * logits)
     total, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(loss="sigmoid"), (16,))
     assert_close(total, (pairs.sum() / 3 + pairs.sum() / 2) / 2, "fp64")
+
+
+def by_matrices(
+    local: Embeddings, everyone: Embeddings, loss: str, dimensions: tuple[int, ...]
+) -> torch.Tensor:
+    """The same with all positives and all logits at hand."""
+    shares = []
+    for a, b in PAIRS:
+        terms = []
+        for (query, key), dim in itertools.product(((a, b), (b, a)), dimensions):
+            keys, queries = everyone.column(key, query), everyone.column(query, key)
+            same = everyone.group_N[:, None] == everyone.group_N
+            own = local.group_N[:, None] == everyone.group_N
+            logits = F.normalize(local.z_NSE[:, query, :dim], dim=-1)
+            logits = SCALE * logits @ F.normalize(everyone.z_NSE[:, key, :dim], dim=-1).T
+            rows = local.column(query, key)
+            if loss == "infonce":
+                queries = queries & (same & keys).any(1)
+                log_p = logits.masked_fill(~keys, -1e9).log_softmax(1)
+                share = (own & keys) / (own & keys).sum(1, keepdim=True).clamp_min(1).double()
+                each = -(log_p * share).sum(1)
+            else:
+                each = -F.logsigmoid((logits + BIAS) * (2.0 * own - 1)).where(keys, 0.0).sum(1)
+            if queries.any() and keys.any():
+                terms.append(each.where(rows, 0.0).sum() / queries.sum())
+        if terms:
+            shares.append(torch.stack(terms).mean())
+    return torch.stack(shares).mean()
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+@pytest.mark.parametrize("chosen", [slice(0, 24), slice(5, 14)])
+def test_it_is_what_it_would_be_with_all_pairs_at_hand(loss: str, chosen: slice) -> None:
+    e, config = embeddings(24), ContrastiveConfig(loss=loss)  # pyright: ignore[reportArgumentType]
+    generator = torch.Generator().manual_seed(1)
+    groups = torch.randint(9, (24,), generator=generator) << 59
+    z = e.z_NSE.clone().requires_grad_()
+    e = Embeddings(z, e.present_NS, e.members_N3, groups)
+    local = e if chosen == slice(0, 24) else rows(e, chosen)
+    found, _ = contrastive(local, e, SCALE, BIAS, config, (4, 16))
+    expected = by_matrices(local, e, loss, (4, 16))
+    assert_close(found, expected, "fp64")
+    (right,) = torch.autograd.grad(expected, z)
+    assert_close(torch.autograd.grad(found, z)[0], right, "fp64")
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_a_rank_without_samples_of_a_pair_has_no_share_and_a_gradient(loss: str) -> None:
+    e, config = embeddings(), ContrastiveConfig(loss=loss)  # pyright: ignore[reportArgumentType]
+    z = e.z_NSE.clone().requires_grad_()
+    e = Embeddings(z, e.present_NS, e.members_N3, e.group_N)
+    share, _ = contrastive(rows(e, slice(0, 0)), e, SCALE, BIAS, config, (16,))
+    assert share == 0
+    share.backward()
+    assert z.grad is not None
+    assert not z.grad.any()

@@ -15,7 +15,7 @@ from trimodal.objectives.losses import gaussian_nll, masked_ids
 from trimodal.objectives.predicted import LOSSES, NAMES, predicted, predicted_counts, weights
 from trimodal.testing import assert_close
 from trimodal.vocabulary import Special, Vocabulary
-from trimodal_kernels import Segments
+from trimodal_kernels import Scores, Segments
 
 VOCABULARY = Vocabulary(VocabularyConfig(text=20, vision=4, speech=6))
 V, T, S = Modality
@@ -39,8 +39,15 @@ def asked(modality: Modality, *target: object) -> Prediction:
     return Prediction(modality, torch.arange(len(target)), torch.tensor(target))
 
 
+def scored(logits: torch.Tensor) -> Scores:
+    return Scores(logits, torch.eye(logits.shape[-1]))
+
+
 def summed(
-    name: str, answer: torch.Tensor, prediction: Prediction, config: ObjectivesConfig = PLAIN
+    name: str,
+    answer: torch.Tensor | Scores,
+    prediction: Prediction,
+    config: ObjectivesConfig = PLAIN,
 ) -> torch.Tensor:
     sums = predicted({name: answer}, None, batch(**{name: prediction}), VOCABULARY, config)
     assert list(sums) == [name]
@@ -57,15 +64,15 @@ def test_ids_are_local_to_their_range(name: str, modality: Modality) -> None:
     logits[0, 0] = logits[1, size - 1] = 50.0
     config = ObjectivesConfig(target=TargetConfig(label_smoothing=0.0))
     right = asked(modality, start, start + size - 1)
-    assert_close(summed(name, logits, right, config), 0.0, "fp32")
-    assert summed(name, logits, asked(modality, start + 1, start), config) > 90
+    assert_close(summed(name, scored(logits), right, config), 0.0, "fp32")
+    assert summed(name, scored(logits), asked(modality, start + 1, start), config) > 90
 
 
 def test_the_end_of_a_text_comes_before_its_pieces() -> None:
     logits = torch.zeros(3, 21)
     logits[0, 0] = logits[1, 1] = logits[2, 20] = 50.0
     right = asked(T, Special.END_TEXT, VOCABULARY.text.start, VOCABULARY.text.start + 19)
-    assert_close(summed("causal_text", logits, right), 0.0, "fp32")
+    assert_close(summed("causal_text", scored(logits), right), 0.0, "fp32")
 
 
 def test_each_loss_is_smoothed_as_configured() -> None:
@@ -77,12 +84,16 @@ def test_each_loss_is_smoothed_as_configured() -> None:
     logits, local = torch.randn(2, 6), torch.tensor([1, 4])
     ids = Prediction(S, torch.arange(2), local + VOCABULARY.speech.start)
     assert_close(
-        summed("target_speech", logits, ids, config), masked_ids(logits, local, 0.3), "fp32"
+        summed("target_speech", scored(logits), ids, config), masked_ids(logits, local, 0.3), "fp32"
     )
-    assert_close(summed("masked_speech", logits, ids, config), masked_ids(logits, local), "fp32")
+    assert_close(
+        summed("masked_speech", scored(logits), ids, config), masked_ids(logits, local), "fp32"
+    )
     logits = torch.randn(2, 21)
     ids = Prediction(T, torch.arange(2), local + Special.END_TEXT)
-    assert_close(summed("causal_text", logits, ids, config), masked_ids(logits, local, 0.2), "fp32")
+    assert_close(
+        summed("causal_text", scored(logits), ids, config), masked_ids(logits, local, 0.2), "fp32"
+    )
 
 
 def test_values_are_compared_with_features() -> None:
@@ -94,7 +105,7 @@ def test_codes_of_a_token_are_averaged() -> None:
     local = torch.tensor([[0, 1], [2, 3]])
     logits = torch.randn(2, 2, 4)
     made = Prediction(V, torch.arange(2), local + VOCABULARY.vision.start)
-    assert_close(summed("masked_vision", logits, made), masked_ids(logits, local), "fp32")
+    assert_close(summed("masked_vision", scored(logits), made), masked_ids(logits, local), "fp32")
 
 
 def test_random_quantisation_has_no_range() -> None:

@@ -1,0 +1,7 @@
+"""Attention over packed tokens: public names."""
+
+from trimodal_kernels.attention.extras import Extras
+from trimodal_kernels.attention.packed import attend, packed_attention
+from trimodal_kernels.attention.turning import turn
+
+__all__ = ["Extras", "attend", "packed_attention", "turn"]

@@ -1,0 +1,8 @@
+"""Benchmarks: ratios to named peers, each behind a check that both compute the same.
+
+rows = cpu_rows(rounds=9); print(format_rows(rows))
+"""
+
+from trimodal.bench.rows import cpu_rows, format_rows
+
+__all__ = ["cpu_rows", "format_rows"]

@@ -1,0 +1,42 @@
+"""Norms and rotations without a graph against autograd."""
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+import pytest
+import torch
+
+from trimodal.testing import assert_close
+from trimodal_kernels.attention.turning import Turned, turn
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_values_and_gradients_are_those_of_autograd(normed: bool, rotated: bool) -> None:
+    x = torch.randn(5, 3, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(8, dtype=torch.float64, requires_grad=True) if normed else None
+    angle = torch.randn(5, 4, dtype=torch.float64)
+    angles = (angle.cos(), angle.sin()) if rotated else (None, None)
+    expected = turn(x, weight, *angles, 1e-6)
+    grad = torch.randn_like(expected)
+    given = [x] if weight is None else [x, weight]
+    wanted = torch.autograd.grad(expected, given, grad) if normed or rotated else (grad,)
+    turned = Turned(x.detach(), None if weight is None else weight.detach(), *angles, 1e-6)
+    assert_close(turned.forward(), expected.detach(), "fp64")
+    grad_x, grad_weight = turned.backward(grad.clone())
+    assert_close(grad_x, wanted[0], "fp64")
+    if weight is None:
+        assert grad_weight is None
+    else:
+        assert grad_weight is not None
+        assert_close(grad_weight, wanted[1], "fp64")
+
+
+def test_the_norm_makes_heads_of_one_size() -> None:
+    x = turn(torch.randn(4, 2, 16) * 30, torch.ones(16), None, None, 1e-6)
+    assert_close(x.square().mean(-1), torch.ones(4, 2), "fp32")
+
+
+def test_a_rotation_keeps_what_is_between_two_positions() -> None:
+    q, k = torch.randn(2, 1, 1, 8, dtype=torch.float64)
+    angle = torch.arange(6.0, dtype=torch.float64)[:, None] * torch.rand(4, dtype=torch.float64)
+    q6, k6 = (turn(x.expand(6, 1, 8), None, angle.cos(), angle.sin(), 0.0)[:, 0] for x in (q, k))
+    assert_close((q6[2:] * k6[:4]).sum(-1), (q6[2] @ k6[0]).expand(4), "fp64")

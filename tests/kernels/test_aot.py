@@ -1,0 +1,64 @@
+"""Every shipped configuration compiles for GPUs that are not here, and fits them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trimodal_kernels.aot import Resources, format_resources
+
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
+
+
+def _compiled(arch: int, only: str, out: Path) -> list[dict[str, object]]:
+    """In a process of its own, as here kernels are interpreted."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "trimodal_kernels.aot", "--arch", str(arch)]
+    made = subprocess.run(
+        [*command, "--only", only, "--json", str(out)],
+        env={**environment, "PYTHONPATH": str(KERNELS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize(
+    "only", ["attention.forward", "attention.island", "attention.queries", "attention.keys"]
+)
+def test_kernels_fit_and_use_the_matrix_units(arch: int, only: str, tmp_path: Path) -> None:
+    rows = _compiled(arch, f"attention.{only}", tmp_path / "rows.json")
+    assert len(rows) > 0
+    for row in rows:
+        assert row["faults"] == []
+        assert row["spilled"] == 0
+        assert row["arch"] == arch
+
+
+def test_a_table_says_what_is_wrong() -> None:
+    rows = [
+        Resources("good", 90, 128, 0, 40_960, 8),
+        Resources("bad", 80, 255, 64, 40_960, 0, ("spills 64 bytes", "uses no matrix instruction")),
+    ]
+    good, bad = format_resources(rows).splitlines()[1:]
+    assert good.split() == ["good", "sm_90", "128", "0", "40.0", "8"]
+    assert bad.endswith("spills 64 bytes  uses no matrix instruction")
+
+
+def test_a_name_that_no_configuration_has() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    made = subprocess.run(
+        [sys.executable, "-m", "trimodal_kernels.aot", "--only", "nothing"],
+        env={**environment, "PYTHONPATH": str(KERNELS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 2
+    assert "no configuration's name begins with nothing" in made.stderr
