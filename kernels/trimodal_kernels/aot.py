@@ -42,10 +42,10 @@ class Build:
     constants: Mapping[str, Any]
     num_warps: int
     num_stages: int
-    aligned: tuple[str, ...] = ()
-    """Numbers among the arguments that are multiples of 16, such as strides."""
     matrix: bool = True
     """It multiplies matrices, so its code must use the matrix units."""
+    aligned: tuple[str, ...] = ()
+    """Numbers among the arguments that are multiples of 16, such as strides."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ NAMES = [
     "load",
 ]
 COMMANDS = [
+    "bench",
     "data",
     "embed",
     "eval",

@@ -30,10 +30,16 @@ def _compiled(arch: int, only: str, out: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("arch", [80, 90])
 @pytest.mark.parametrize(
-    "only", ["attention.forward", "attention.island", "attention.queries", "attention.keys"]
+    "only",
+    [
+        *("attention.forward", "attention.island", "attention.queries", "attention.keys"),
+        *("contrastive.softmax_tiles", "contrastive.softmax_gradient", "contrastive.softmax_merge"),
+        *("contrastive.sigmoid_tiles", "contrastive.sigmoid_gradient"),
+        *("gated", "linear_cross_entropy", "nearest"),
+    ],
 )
 def test_kernels_fit_and_use_the_matrix_units(arch: int, only: str, tmp_path: Path) -> None:
-    rows = _compiled(arch, f"attention.{only}", tmp_path / "rows.json")
+    rows = _compiled(arch, only, tmp_path / "rows.json")
     assert len(rows) > 0
     for row in rows:
         assert row["faults"] == []

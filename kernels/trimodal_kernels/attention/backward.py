@@ -144,4 +144,4 @@ def _build(
 ) -> Build:
     types = signature(list(kernel.arg_names))
     label = f"attention.{part}[{name}]"
-    return Build(label, kernel, types, settings, warps, stages, ALIGNED)
+    return Build(label, kernel, types, settings, warps, stages, aligned=ALIGNED)

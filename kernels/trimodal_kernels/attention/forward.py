@@ -136,5 +136,5 @@ def builds(arch: int) -> Iterator[Build]:
             {**settings, "BLOCK_M": TILE, "BLOCK_N": TILE},
             _warps(size, settings),
             STAGES,
-            ALIGNED,
+            aligned=ALIGNED,
         )

@@ -57,7 +57,7 @@ class StepGradients:
         parts, output = [], None
         with torch.no_grad() if cached else nullcontext():
             for i, batch in enumerate(batches):
-                output = None  # two micro-batches' logits at once are what the cut avoids
+                output = None  # two micro-batches' activations at once are what the cut avoids
                 output = self._forward(batch, step, i)
                 parts.append(_required(output.z_NSE).detach())
         only = _required(output)

@@ -1,0 +1,14 @@
+from trimodal.bench.rows import format_rows
+from trimodal.bench.timing import compare
+
+
+def test_a_lost_row_is_shown_and_named() -> None:
+    rows = [
+        compare("won", 1.0, 3.0, 2.0),
+        compare("lost", 2.0, 3.0, 2.0),
+        compare("free", 2, 1, None),
+    ]
+    won, lost, free = format_rows(rows).splitlines()[1:]
+    assert won.split() == ["won", "1", "3", "ms", "3.00", "2.00"]
+    assert lost.split() == ["lost", "2", "3", "ms", "1.50", "2.00", "missed"]
+    assert free.split() == ["free", "2", "1", "ms", "0.50"]
