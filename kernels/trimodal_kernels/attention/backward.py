@@ -31,6 +31,7 @@ from trimodal_kernels.attention.launching import (
     variants,
 )
 from trimodal_kernels.attention.long import attention_backward_keys, attention_backward_queries
+from trimodal_kernels.attention.scores import FIXED
 from trimodal_kernels.tiles import TILE, Tiles
 
 ISLAND_WARPS = 8
@@ -44,8 +45,6 @@ KEYS = {
 }
 """By architecture and the size of a head: queries of a block, keys of a program, and warps."""
 STAGES = 2
-FRACTION = 2.0**40
-"""See `scores.FIXED`."""
 
 
 def backward(
@@ -122,7 +121,7 @@ def _weights(
 def _bias(fixed_HB: Tensor, extras: Extras) -> Tensor | None:
     if extras.bias_HB is None:
         return None
-    return (fixed_HB.double() / FRACTION).to(extras.bias_HB.dtype)
+    return (fixed_HB.double() / FIXED.value).to(extras.bias_HB.dtype)
 
 
 def builds(arch: int) -> Iterator[Build]:

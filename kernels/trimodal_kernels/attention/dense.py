@@ -39,8 +39,8 @@ def forward(
         length = plan.uniform
         return uniform.forward(q_THK, k_THK, v_THK, length, extras, keeps, wants_lse)
     heads, width = q_THK.shape[1:]
-    q = turned(q_THK, extras.q_weight_K, extras).forward()
-    k = turned(k_THK, extras.k_weight_K, extras).forward()
+    q = turned(q_THK, extras.q_weight_K, extras).forward().to(computed_in(q_THK))
+    k = turned(k_THK, extras.k_weight_K, extras).forward().to(computed_in(k_THK))
     slots = [
         q.reshape(-1, width).index_select(0, plan.gathers.query),
         k.reshape(-1, width).index_select(0, plan.gathers.key),
@@ -95,10 +95,11 @@ def backward(
         for found, x in zip(made, grade(part, grad_BHQK, rest), strict=True):
             found.append(x.reshape(-1, width))
     q_slots, k_slots, v_slots = (_joined(found, grad) for found in made)
+    exact = torch.promote_types(q_THK.dtype, torch.float32)
     grad_q = q_slots.index_select(0, plan.gathers.output).view_as(q_THK)
-    grad_q, grad_q_weight = turned(q_THK, extras.q_weight_K, extras).backward(grad_q)
+    grad_q, grad_q_weight = turned(q_THK, extras.q_weight_K, extras).backward(grad_q.to(exact))
     grad_k = _gathered(k_slots, plan.gathers).view_as(k_THK)
-    grad_k, grad_k_weight = turned(k_THK, extras.k_weight_K, extras).backward(grad_k)
+    grad_k, grad_k_weight = turned(k_THK, extras.k_weight_K, extras).backward(grad_k.to(exact))
     grad_v = _gathered(v_slots, plan.gathers).view_as(v_THK)
     grad_q, grad_k, grad_v = (x.to(q_THK.dtype) for x in (grad_q, grad_k, grad_v))
     return Gradients(grad_q, grad_k, grad_v, grad_q_weight, grad_k_weight)

@@ -44,8 +44,8 @@ def computed_in(x: Tensor) -> torch.dtype:
 
 
 def turned(x_THK: Tensor, weight_K: Tensor | None, extras: Extras) -> Turned:
-    """Queries or keys in the type in which this CPU computes."""
-    x_THK = x_THK.to(computed_in(x_THK))
+    """Queries or keys, in fp32 at least: rounded for products at most once, when they are made."""
+    x_THK = x_THK.to(torch.promote_types(x_THK.dtype, torch.float32))
     return Turned(x_THK, weight_K, extras.cos_Tk, extras.sin_Tk, extras.eps)
 
 

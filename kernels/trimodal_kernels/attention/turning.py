@@ -10,15 +10,20 @@ from torch import Tensor
 def turn(
     x_THK: Tensor, weight_K: Tensor | None, cos_Tk: Tensor | None, sin_Tk: Tensor | None, eps: float
 ) -> Tensor:
-    """Normalise (Zhang and Sennrich, 2019) and turn pairs (i, i + K/2) (Su et al., 2021)."""
+    """Normalise (Zhang and Sennrich, 2019) and turn pairs (i, i + K/2) (Su et al., 2021).
+
+    In fp32 at least, rounded once to the type of `x_THK`.
+    """
+    dtype, exact = x_THK.dtype, torch.promote_types(x_THK.dtype, torch.float32)
+    x_THK = x_THK.to(exact)
     if weight_K is not None:
         inverse = torch.rsqrt(x_THK.square().mean(-1, keepdim=True) + eps)
         x_THK = x_THK * inverse * weight_K
-    if cos_Tk is None or sin_Tk is None:
-        return x_THK
-    a, b = x_THK.chunk(2, dim=-1)
-    cos, sin = (angle[:, None].to(x_THK.dtype) for angle in (cos_Tk, sin_Tk))
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    if cos_Tk is not None and sin_Tk is not None:
+        a, b = x_THK.chunk(2, dim=-1)
+        cos, sin = (angle[:, None].to(exact) for angle in (cos_Tk, sin_Tk))
+        x_THK = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return x_THK.to(dtype)
 
 
 class Turned:

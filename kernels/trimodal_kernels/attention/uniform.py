@@ -5,6 +5,7 @@ out_THK, lse_HT, kept = forward(q_THK, k_THK, v_THK, length, extras, keeps=True,
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from trimodal_kernels.attention.extras import Extras, Gradients
@@ -60,15 +61,16 @@ def backward(
     grad, out = (_by_head(x.to(part.q_BHQK.dtype), length) for x in (grad_THK, out_THK))
     again = iter(kept) if part.multiplied else iter([out, *kept])
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in grade(part, grad, again))
-    grad_q, q_weight = turned(q_THK, extras.q_weight_K, extras).backward(q)
-    grad_k, k_weight = turned(k_THK, extras.k_weight_K, extras).backward(k)
+    exact = torch.promote_types(q_THK.dtype, torch.float32)
+    grad_q, q_weight = turned(q_THK, extras.q_weight_K, extras).backward(q.to(exact))
+    grad_k, k_weight = turned(k_THK, extras.k_weight_K, extras).backward(k.to(exact))
     grad_q, grad_k, grad_v = (x.to(q_THK.dtype) for x in (grad_q, grad_k, v))
     return Gradients(grad_q, grad_k, grad_v, q_weight, k_weight)
 
 
 def _part(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, length: int, extras: Extras) -> Part:
-    q = turned(q_THK, extras.q_weight_K, extras).forward()
-    k = turned(k_THK, extras.k_weight_K, extras).forward()
+    q = turned(q_THK, extras.q_weight_K, extras).forward().to(computed_in(q_THK))
+    k = turned(k_THK, extras.k_weight_K, extras).forward().to(computed_in(k_THK))
     q, k, v = (_by_head(x, length) for x in (q, k, v_THK.to(k.dtype)))
     return Part(q, k, v, None, ragged=False)
 

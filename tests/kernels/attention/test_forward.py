@@ -11,8 +11,6 @@ from trimodal.testing import assert_close
 from trimodal_kernels.attention.forward import forward
 from trimodal_kernels.attention.reference import reference
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
 Make = Callable[..., Any]
 
 

@@ -40,3 +40,12 @@ def test_a_rotation_keeps_what_is_between_two_positions() -> None:
     angle = torch.arange(6.0, dtype=torch.float64)[:, None] * torch.rand(4, dtype=torch.float64)
     q6, k6 = (turn(x.expand(6, 1, 8), None, angle.cos(), angle.sin(), 0.0)[:, 0] for x in (q, k))
     assert_close((q6[2:] * k6[:4]).sum(-1), (q6[2] @ k6[0]).expand(4), "fp64")
+
+
+def test_bfloat16_is_rounded_once() -> None:
+    x, weight = torch.randn(5, 2, 16).bfloat16(), torch.rand(16) + 0.5
+    angle = torch.randn(5, 8)
+    made = turn(x, weight, angle.cos(), angle.sin(), 1e-6)
+    exact = turn(x.double(), weight.double(), angle.cos(), angle.sin(), 1e-6)
+    assert made.dtype == torch.bfloat16
+    assert torch.equal(made, exact.float().bfloat16())
