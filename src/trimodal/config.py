@@ -3,7 +3,7 @@
 config = load_config("configs/demo.yaml", ["training.max_steps=10"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +24,10 @@ from trimodal.schema import (
 )
 
 LANGUAGES = ("en", "zh")
+Condition = Literal[
+    "image", "text", "speech", "image+text", "image+speech", "text+speech", "image+text+speech"
+]
+"""What a target can be predicted from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +239,9 @@ class TargetConfig:
     """Fraction of the samples that get such a view in a step."""
     drop_condition: Share = 0.1
     """Fraction of these views that observe nothing, for guidance."""
+    conditions: Mapping[Condition, Amount] = field(default_factory=dict)
+    """Weights of what these views observe; a sample that has none of it gets none of them. Without
+    any, half observe a single modality and half any of the sample's subsets of them."""
     label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.1
 
 
@@ -247,6 +254,11 @@ class CausalConfig:
     """Such views of a sample in a step, on average; each draws anew what it observes and tells."""
     drop_condition: Share = 0.1
     """Fraction of these views that observe nothing."""
+    answers: Share = 0.5
+    """Fraction of the texts of a sample with a question that are its answer."""
+    conditions: Mapping[Condition, Amount] = field(default_factory=dict)
+    """Weights of what those that are no answers observe; a sample that has none of it gets none of them. Without
+    any, half observe a single modality and half any of the sample's subsets of them."""
     label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.0
 
 

@@ -106,10 +106,7 @@ def parse(cls: type[T], tree: object, path: str) -> T:
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     prefix = f"{path}." if path else ""
-    for key in tree:
-        if key not in fields:
-            name = _short(key).strip("'")
-            raise ConfigError(f"{prefix}{name}: no such key{_nearest(name, list(fields))}")
+    _refuse_others(tree, list(fields), prefix)
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in tree:
@@ -121,6 +118,13 @@ def parse(cls: type[T], tree: object, path: str) -> T:
         message = str(error)
         where = "" if not path or message.startswith(path.split(".")[-1]) else f"{path}: "
         raise ConfigError(where + message) from None
+
+
+def _refuse_others(tree: Mapping[Any, Any], names: list[str], prefix: str) -> None:
+    for key in tree:
+        if key not in names:
+            name = _short(key).strip("'")
+            raise ConfigError(f"{prefix}{name}: no such key{_nearest(name, names)}")
 
 
 def _nearest(key: str, names: list[str]) -> str:
@@ -196,6 +200,8 @@ def _value(hint: Any, item: Any, path: str) -> Any:
         return item
     if origin is tuple:
         return _tuple(arguments, item, path)
+    if origin is Mapping:
+        return _mapping(arguments, item, path)
     return _scalar(hint, item, path)
 
 
@@ -215,6 +221,14 @@ def _tuple(arguments: tuple[Any, ...], item: Any, path: str) -> tuple[Any, ...]:
     if arguments[-1] is not Ellipsis and len(items) != len(arguments):
         raise ConfigError(f"{path}: expected {len(arguments)} values, got {len(items)}")
     return tuple(_value(arguments[0], value, f"{path}[{i}]") for i, value in enumerate(items))
+
+
+def _mapping(arguments: tuple[Any, ...], item: Any, path: str) -> dict[str, Any]:
+    """Values by keys that are all of one `Literal`."""
+    if not isinstance(item, Mapping):
+        raise ConfigError(f"{path}: expected keys, got {_short(item)}")
+    _refuse_others(item, list(typing.get_args(arguments[0])), f"{path}.")
+    return {key: _value(arguments[1], value, f"{path}.{key}") for key, value in item.items()}
 
 
 def _scalar(hint: Any, item: Any, path: str) -> Any:

@@ -57,6 +57,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
         ("data.validation=null", None),
         ("data.validation=v.jsonl", "v.jsonl"),
         ("objectives.masked.rate=0.25", 0.25),
+        ("objectives.causal.conditions={image: 2, text: 1}", {"image": 2.0, "text": 1.0}),
         ("run_dir=a=b", "a=b"),
     ],
 )
@@ -136,6 +137,10 @@ def test_an_override_can_switch_an_objective_on(tmp_path: Path) -> None:
         ),
         ("objectives.target.label_smoothing=1", "objectives.target.label_smoothing: 1.0 is not in"),
         ("objectives.causal.drop_condition=2", "objectives.causal.drop_condition: 2.0 is not in"),
+        (
+            "objectives.causal.conditions={images: 1}",
+            "objectives.causal.conditions.images: no such key, did you mean image?",
+        ),
         ("model.best_rq_codebooks=65", "model.best_rq_codebooks: 65 is not in [0, 64]"),
         ("model.picture_size=[8]", "model.picture_size: expected 2 values, got 1"),
         ("model.picture_size=[0, 8]", "model.picture_size[0]: must be at least 1, got 0"),

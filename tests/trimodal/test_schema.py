@@ -1,5 +1,6 @@
 """Strict trees: YAML and overrides to dataclasses, and one clear sentence for each mistake."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +48,7 @@ class Tree:
     kind: Literal["a", "b"] = "a"
     pair: tuple[float, float] = (0.0, 1.0)
     sizes: tuple[Count, ...] = ()
+    weights: Mapping[Literal["a", "b"], Amount] = field(default_factory=dict)
     flag: bool = False
     maybe: int | None = None
     leaf: Leaf = field(default_factory=Leaf)
@@ -82,6 +84,8 @@ def _read(path: Path, *overrides: str) -> RunConfig:
         ({"kind": "b"}, "kind", "b"),
         ({"pair": [1, 2.5]}, "pair", (1.0, 2.5)),
         ({"sizes": [1, 2, 3]}, "sizes", (1, 2, 3)),
+        ({"weights": {"b": 2}}, "weights", {"b": 2.0}),
+        ({"weights": {}}, "weights", {}),
         ({"flag": True}, "flag", True),
         ({"maybe": None}, "maybe", None),
         ({"maybe": 4}, "maybe", 4),
@@ -109,6 +113,9 @@ def test_a_value_of_each_kind(tree: dict[str, Any], name: str, value: object) ->
         ({"kind": "c"}, "top.kind: 'c' is not one of a, b"),
         ({"pair": [1]}, "top.pair: expected 2 values, got 1"),
         ({"sizes": [3, 0]}, "top.sizes[1]: must be at least 1, got 0"),
+        ({"weights": {"c": 1}}, "top.weights.c: no such key; the keys are a, b"),
+        ({"weights": {"a": -1}}, "top.weights.a: must be at least 0, got -1.0"),
+        ({"weights": [1]}, "top.weights: expected keys, got [1]"),
         ({"flag": 1}, "top.flag: expected bool, got 1"),
         ({"maybe": "x"}, "top.maybe: expected int, got 'x'"),
         ({"leaf": {"share": 2}}, "top.leaf.share: 2.0 is not in [0, 1]"),

@@ -4,7 +4,7 @@ plan = plan_views(samples, config.objectives, "views", seed, step)
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -12,7 +12,13 @@ import numpy as np
 
 from trimodal.assembly import Masking, Members
 from trimodal.batch import Medium, Modality, Sample
-from trimodal.config import CausalConfig, MaskedConfig, ObjectivesConfig, TargetConfig
+from trimodal.config import (
+    CausalConfig,
+    Condition,
+    MaskedConfig,
+    ObjectivesConfig,
+    TargetConfig,
+)
 from trimodal.streams import generator
 
 HELPER_RATE = 0.75
@@ -82,7 +88,7 @@ def _draw_wishes(sample: Sample, config: ObjectivesConfig, rng: np.random.Genera
 def _draw_text_wish(
     sample: Sample, config: CausalConfig, again: tuple[int, ...], rng: np.random.Generator
 ) -> Wish | None:
-    if sample.asks and rng.random() < 0.5:
+    if sample.asks and rng.random() < config.answers:
         return Wish(Modality.TEXT, _draw_context(sample, rng), answer=True, again=again)
     wish = _draw_wish(sample, (Modality.TEXT,), config, rng)
     return wish and replace(wish, again=again)
@@ -101,7 +107,9 @@ def _draw_wish(
     modality = possible[int(rng.integers(len(possible)))]
     observable = [m for m in sorted(sample.media) if m is not modality or m in sample.kin]
     dropped = rng.random() < config.drop_condition
-    members = frozenset() if dropped or not observable else _draw_subset(observable, rng)
+    members = frozenset() if dropped else _draw_condition(observable, config.conditions, rng)
+    if members is None:
+        return None
     kin = modality in members or modality not in sample.media
     return Wish(modality, members, kin)
 
@@ -112,6 +120,20 @@ def _draw_context(sample: Sample, rng: np.random.Generator) -> Members:
     if Modality.VISION in seen and rng.random() < PICTURE_RATE:
         return frozenset({Modality.VISION})
     return _draw_subset(seen, rng) if seen else frozenset()
+
+
+def _draw_condition(
+    observable: Sequence[Modality], weights: Mapping[Condition, float], rng: np.random.Generator
+) -> Members | None:
+    """What a target is predicted from; None if none of what has a weight can be observed."""
+    if not weights:
+        return _draw_subset(observable, rng) if observable else frozenset()
+    named = {frozenset(map(Modality.of, name.split("+"))): w for name, w in weights.items()}
+    possible = {members: w for members, w in named.items() if w and members <= set(observable)}
+    if not possible:
+        return None
+    shares = np.array(list(possible.values()))
+    return list(possible)[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
 def _draw_subset(modalities: Sequence[Modality], rng: np.random.Generator) -> Members:

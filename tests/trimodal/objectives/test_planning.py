@@ -171,6 +171,29 @@ def test_every_set_of_members_occurs() -> None:
     assert set(found) == {frozenset(), frozenset({V}), frozenset({S}), frozenset({V, S})}
 
 
+def test_conditions_occur_as_their_weights_say() -> None:
+    config = ObjectivesConfig(
+        causal=CausalConfig(
+            rate=1.0, drop_condition=0.0, conditions={"image": 3.0, "image+speech": 1.0, "text": 0.0}
+        )
+    )
+    whole = many(frozenset({T}), V, T, S)
+    found = Counter(made[0].members for made in wishes(whole, config))
+    assert set(found) == {frozenset({V}), frozenset({V, S})}
+    assert abs(found[frozenset({V})] / found.total() - 0.75) < 0.07
+    pictures = wishes(many(frozenset({T}), V, T), config)
+    assert {w.members for made in pictures for w in made} == {frozenset({V})}
+    assert not any(wishes(many(frozenset({T}), T), config)), "it has none of what has a weight"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_answers_are_the_share_that_the_configuration_says(share: float) -> None:
+    config = ObjectivesConfig(causal=CausalConfig(rate=1.0, answers=share))
+    made = wishes(many(frozenset(), V, T, asks=True), config)
+    answers = np.mean([w.answer for found in made for w in found])
+    assert abs(answers - share) < (0.07 if 0 < share < 1 else 1e-9)
+
+
 def test_answers_are_asked_only_where_there_is_a_question() -> None:
     config = rates(0.0, 1.0)
     without = [w for made in wishes(many(frozenset(), V, T), config) for w in made]
