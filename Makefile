@@ -20,11 +20,12 @@ VISION := $(LEARNT)/vision_tokenizer/model.safetensors
 SPEECH := $(LEARNT)/speech_tokenizer/model.safetensors
 VOCODER := $(LEARNT)/vocoder/model.safetensors
 JUDGES := $(RUN)/judges/model.safetensors
+PYTHON ?= python3
 CORES := $(shell nproc 2>/dev/null || echo 1)
 # the first date that no release in requirements/ may be younger than
 LOCKED := 2026-11-08
 
-.PHONY: help setup demo test check format lock clean
+.PHONY: help setup demo test gpu check format lock clean
 
 help: ## print these targets
 	@echo "trimodal: pre-train, fine-tune and serve one model of images, text and speech"
@@ -105,6 +106,9 @@ $(RUN)/report.html: $(RUN)/results.json
 
 test: $(READY) ## run every test
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
+
+gpu: ## tests, benchmarks and a report on one GPU; uses the Python that is there, installs nothing
+	@$(PYTHON) benchmarks/gpu.py
 
 check: $(READY) ## lint, formatting, types, import contracts, architecture
 	@$(BIN)/ruff check .

@@ -257,8 +257,7 @@ class CausalConfig:
     answers: Share = 0.5
     """Fraction of the texts of a sample with a question that are its answer."""
     conditions: Mapping[Condition, Amount] = field(default_factory=dict)
-    """Weights of what those that are no answers observe; a sample that has none of it gets none of them. Without
-    any, half observe a single modality and half any of the sample's subsets of them."""
+    """Likewise, of texts that are no answers."""
     label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.0
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from PIL import Image
 
@@ -197,6 +196,8 @@ def _write_picture(path: Path, word: str, rng: np.random.Generator) -> None:
 
 
 def _write_speech(path: Path, word: str, rng: np.random.Generator) -> None:
+    import soundfile
+
     rate = int(rng.choice([8_000, 16_000, 22_050]))
     seconds = np.arange(int(rng.uniform(0.2, 0.5) * rate)) / rate
     pitch = COLOURS[word][2] * rng.uniform(0.95, 1.05)

@@ -19,7 +19,7 @@ def _environment(root: Path) -> dict[str, str]:
 
 def _loaded_by(root: Path, code: str) -> list[str]:
     """The heavy packages that are loaded once `code` has run in a fresh interpreter."""
-    report = f"\nimport sys\nprint('loaded', *[m for m in {HEAVY} if m in sys.modules])"
+    report = f"\nimport sys\nprint('loaded', *[m for m in {HEAVY} if sys.modules.get(m)])"
     result = subprocess.run(
         [sys.executable, "-c", code + report],
         cwd=root,
@@ -67,6 +67,17 @@ def test_help_loads_nothing_heavy(root: Path) -> None:
         "        raise AssertionError(call)\n"
     )
     assert _loaded_by(root, code) == []
+
+
+def test_kernels_and_training_need_no_library_of_media(root: Path) -> None:
+    """What `make gpu` runs, on a machine that has PyTorch, transformers and accelerate."""
+    code = (
+        "import sys\n"
+        "absent = 'soundfile torchaudio torchvision sklearn matplotlib tensorboard peft'.split()\n"
+        "sys.modules.update(dict.fromkeys(absent))\n"
+        "import trimodal.bench, trimodal.testing, trimodal.training.gradients\n"
+    )
+    assert _loaded_by(root, code) == ["torch", "transformers", "accelerate"]
 
 
 def test_import_contracts_hold(root: Path) -> None:

@@ -3,6 +3,6 @@
 rows = cpu_rows(rounds=9); print(format_rows(rows))
 """
 
-from trimodal.bench.rows import cpu_rows, format_rows
+from trimodal.bench.rows import cpu_rows, format_rows, gpu_rows
 
-__all__ = ["cpu_rows", "format_rows"]
+__all__ = ["cpu_rows", "format_rows", "gpu_rows"]

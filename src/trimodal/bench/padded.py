@@ -3,8 +3,10 @@
 with padded(): loss = model(**batch)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
 from unittest import mock
 
 import torch
@@ -16,9 +18,38 @@ from trimodal.models.cache import Memory
 from trimodal.models.layers import EPS, Block, Transformer, rotary_angles
 
 
+class Bucket(NamedTuple):
+    """Segments as one dense block."""
+
+    place_NL: Tensor
+    """int64 token of each slot; of those beyond the end, 0."""
+    inside_NL: Tensor
+    """bool, slots that hold a token."""
+    mask_N1LL: Tensor
+    """bool, which slot sees which."""
+
+
+Layouts = dict[int, tuple[TokenBatch, list[Bucket]]]
+"""Buckets of token batches, by their identity: a loader would make them beside the model."""
+
+
 @contextmanager
-def padded(length: int | None = None) -> Iterator[None]:
-    """Meanwhile every stack computes over (N, L, D), L being the longest segment or `length`."""
+def padded(
+    length: int | None = None,
+    *,
+    buckets: int = 1,
+    compiled: bool = False,
+    layouts: Layouts | None = None,
+) -> Iterator[None]:
+    """Meanwhile every stack computes over (N, L, D), L being the longest segment or `length`.
+
+    Args:
+        length: of every segment, if it is to be more.
+        buckets: of segments that are sorted by length; each has an L of its own.
+        compiled: whether blocks are compiled.
+        layouts: kept from one step over the same batches to the next.
+    """
+    known: Layouts = {} if layouts is None else layouts
 
     def forward(
         self: Transformer,
@@ -26,62 +57,112 @@ def padded(length: int | None = None) -> Iterator[None]:
         tokens: TokenBatch,
         memories: Sequence[Memory] | None = None,
     ) -> Tensor:
-        return _padded_stack(self, x_TD, tokens, length)
+        if id(tokens) not in known:
+            known[id(tokens)] = tokens, lay_out(tokens, length, buckets)
+        return _padded_stack(self, x_TD, tokens, known[id(tokens)][1], compiled)
 
     with mock.patch.object(Transformer, "forward", forward):
         yield
 
 
-def _padded_stack(
-    stack: Transformer, x_TD: Tensor, tokens: TokenBatch, length: int | None
-) -> Tensor:
-    sizes = tokens.cu_seqlens.diff()
-    longest = max(int(sizes.max()), length or 0)
-    inside_NL = torch.arange(longest) < sizes[:, None]
-    place_NL = (tokens.cu_seqlens[:-1, None] + torch.arange(longest)).where(inside_NL, 0)
-    mask_N1LL = _mask(tokens, place_NL, inside_NL)
-    config = stack.config
-    angles = rotary_angles(
-        tokens.positions_T2[place_NL].flatten(0, 1),
-        config.width // config.num_heads,
-        config.rope_theta,
-    )
-    rotary = tuple(angle.view(*place_NL.shape, 1, -1).transpose(1, 2) for angle in angles)
-    x_NLD = x_TD[place_NL]
-    for block in stack.blocks:
-        assert isinstance(block, Block)  # noqa: S101 - a stack holds nothing else
-        x_NLD = _padded_block(block, x_NLD, rotary, mask_N1LL)
-    return stack.norm(x_NLD[inside_NL])
-
-
-def _mask(tokens: TokenBatch, place_NL: Tensor, inside_NL: Tensor) -> Tensor:
-    """(N, 1, L, L) bool, what the segment table lets see; slots beyond the end see themselves."""
+def lay_out(tokens: TokenBatch, length: int | None, buckets: int) -> list[Bucket]:
+    """Segments, or views, sorted by length and padded within each of `buckets`."""
+    sizes_N = tokens.cu_seqlens.diff()
+    order_N = sizes_N.argsort(stable=True)
     tables = tokens.segments.plan("reference", 0).tables
+    found = []
+    for chosen_N in order_N.chunk(buckets) if buckets > 1 else [torch.arange(len(order_N))]:
+        chosen_N = chosen_N.to(sizes_N.device)
+        column_L = torch.arange(
+            max(int(sizes_N[chosen_N].max()), length or 0), device=sizes_N.device
+        )
+        inside_NL = column_L < sizes_N[chosen_N][:, None]
+        place_NL = (tokens.cu_seqlens[chosen_N][:, None] + column_L).where(inside_NL, 0)
+        found.append(Bucket(place_NL, inside_NL, _mask(tables, place_NL, inside_NL)))
+    return found
+
+
+def _mask(tables: Sequence[Tensor], place_NL: Tensor, inside_NL: Tensor) -> Tensor:
+    """(N, 1, L, L) bool, what the segment table lets see; slots beyond the end see themselves."""
     low_RNL, high_RNL = (table[:, place_NL] for table in tables)
     key_N1L = place_NL.where(inside_NL, -1)[:, None]
     seen = (key_N1L >= low_RNL[..., None]) & (key_N1L < high_RNL[..., None])
     seen_NLL = seen.any(0) & inside_NL[:, :, None]
-    itself = torch.eye(place_NL.shape[1], dtype=torch.bool) & ~inside_NL[:, :, None]
-    return (seen_NLL | itself)[:, None]
+    itself = torch.eye(place_NL.shape[1], dtype=torch.bool, device=place_NL.device)
+    return (seen_NLL | (itself & ~inside_NL[:, :, None]))[:, None]
+
+
+def _padded_stack(
+    stack: Transformer, x_TD: Tensor, tokens: TokenBatch, buckets: Sequence[Bucket], compiled: bool
+) -> Tensor:
+    config = stack.config
+    compute = _compiled() if compiled else _padded_block
+    made = []
+    for place_NL, inside_NL, mask_N1LL in buckets:
+        angles = rotary_angles(
+            tokens.positions_T2[place_NL].flatten(0, 1),
+            config.width // config.num_heads,
+            config.rope_theta,
+        )
+        cos, sin = (angle.view(*place_NL.shape, 1, -1).transpose(1, 2) for angle in angles)
+        x_NLD = x_TD[place_NL]
+        for block in stack.blocks:
+            assert isinstance(block, Block)  # noqa: S101 - a stack holds nothing else
+            x_NLD = compute(x_NLD, cos, sin, mask_N1LL, *_weights(block))
+        made.append(stack.norm(x_NLD[inside_NL]))
+    if len(made) == 1:
+        return made[0]
+    place_T = torch.cat([bucket.place_NL[bucket.inside_NL] for bucket in buckets])
+    return torch.cat(made)[place_T.argsort()]
+
+
+def _weights(block: Block) -> list[Tensor]:
+    """Of a block, so that one compiled program serves all of them."""
+    attention, mlp = block.attention, block.mlp
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    linears = (*linears, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    norms = (block.attention_norm, block.mlp_norm, attention.q_norm, attention.k_norm)
+    return [module.weight for module in (*linears, *norms)]
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(_padded_block, dynamic=True)
 
 
 def _padded_block(
-    block: Block, x_NLD: Tensor, rotary: Sequence[Tensor], mask_N1LL: Tensor
+    x_NLD: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    mask_N1LL: Tensor,
+    q_proj: Tensor,
+    k_proj: Tensor,
+    v_proj: Tensor,
+    o_proj: Tensor,
+    gate_proj: Tensor,
+    up_proj: Tensor,
+    down_proj: Tensor,
+    attention_norm: Tensor,
+    mlp_norm: Tensor,
+    q_norm: Tensor,
+    k_norm: Tensor,
 ) -> Tensor:
-    attention = block.attention
-    normed = block.attention_norm(x_NLD)
+    head_dim = len(q_norm)
+    normed = F.rms_norm(x_NLD, attention_norm.shape, attention_norm, EPS)
     q, k, v = (
-        project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        F.linear(normed, weight).unflatten(-1, (-1, head_dim)).transpose(1, 2)
+        for weight in (q_proj, k_proj, v_proj)
     )
     q, k = (
-        _rotate(F.rms_norm(x, x.shape[-1:], norm.weight, EPS), *rotary)
-        for x, norm in ((q, attention.q_norm), (k, attention.k_norm))
+        _rotate(F.rms_norm(x, norm.shape, norm, EPS), cos, sin).to(v.dtype)
+        for x, norm in ((q, q_norm), (k, k_norm))
     )
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_N1LL)
-    x_NLD = x_NLD + attention.o_proj(attended.transpose(1, 2).flatten(2))
-    mlp, normed = block.mlp, block.mlp_norm(x_NLD)
-    return x_NLD + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+    x_NLD = x_NLD + F.linear(attended.transpose(1, 2).flatten(2), o_proj)
+    normed = F.rms_norm(x_NLD, mlp_norm.shape, mlp_norm, EPS)
+    return x_NLD + F.linear(
+        F.silu(F.linear(normed, gate_proj)) * F.linear(normed, up_proj), down_proj
+    )
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -1,30 +1,60 @@
 """All rows of `trimodal bench kernels`, and how they are shown.
 
-rows = cpu_rows(rounds=9, config=load_config("configs/demo.yaml"))
+rows = cpu_rows(rounds=9, configs=[load_config("configs/demo.yaml")])
 """
 
 from collections.abc import Sequence
 
+import torch
+
 from trimodal.bench.attention import attention_rows
-from trimodal.bench.timing import Row, one_thread
-from trimodal.bench.towers import text_tower_rows, training_step_row
+from trimodal.bench.timing import CPU, Row, one_thread
 from trimodal.config import RunConfig
 
 
-def cpu_rows(rounds: int, config: RunConfig | None = None) -> list[Row]:
+def cpu_rows(rounds: int, configs: Sequence[RunConfig] = ()) -> list[Row]:
     """What runs on a CPU, by processor time with one thread.
 
     Args:
         rounds: interleaved repetitions, of which the median counts.
-        config: a run whose first step is measured too.
+        configs: runs whose first step is measured too, on their own data.
     """
-    with one_thread():
-        rows = [*attention_rows(rounds), *text_tower_rows(rounds)]
-        if config is not None:
-            from trimodal.training.probe import first_step
+    from trimodal.bench.losses import loss_rows
+    from trimodal.bench.towers import text_tower_rows, training_step_row
+    from trimodal.training.probe import first_step
 
+    with one_thread():
+        rows = [*attention_rows(rounds), *text_tower_rows(rounds), *loss_rows(CPU, rounds)]
+        for config in configs:
             step, batches = first_step(config)
             rows.append(training_step_row(step, batches, rounds))
+    return rows
+
+
+def gpu_rows(rounds: int, configs: Sequence[RunConfig] = ()) -> list[Row]:
+    """What runs on a GPU, by events between its kernels, and by the clock where a row says so.
+
+    Args:
+        rounds: as above.
+        configs: runs of whose models a step is measured, on ragged samples that need no files.
+    """
+    from trimodal.bench.fused import exactness_row, fused_rows, repeated_row
+    from trimodal.bench.losses import loss_rows
+    from trimodal.bench.ragged import new_shapes_row, workload_rows
+    from trimodal.bench.steps import step_rows
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    rows = [
+        *workload_rows(device),
+        new_shapes_row(device),
+        *fused_rows(device, rounds),
+        repeated_row(device),
+        exactness_row(device),
+        *loss_rows(device, rounds),
+    ]
+    for config in configs:
+        torch.cuda.empty_cache()
+        rows += step_rows(config, device, rounds)
     return rows
 
 

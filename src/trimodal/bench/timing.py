@@ -1,12 +1,12 @@
-"""Timing of several ways of doing one thing: interleaved, by the processor's time, medians.
+"""Timing of several ways of doing one thing: interleaved, medians.
 
-seconds = medians({"ours": ours, "theirs": theirs}, rounds=9)
+milliseconds = medians({"ours": ours, "theirs": theirs}, rounds=9)
 """
 
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -47,20 +47,57 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def medians(ways: Mapping[str, Callable[[], Any]], rounds: int = 9) -> dict[str, float]:
-    """Milliseconds of the process's own processor time, the median of interleaved rounds.
+CPU = torch.device("cpu")
 
-    Other processes' load changes the wall clock and not this, but for caches and clock rates, and
-    those change for all ways alike.
+
+def milliseconds(way: Callable[[], Any], device: torch.device = CPU) -> float:
+    """How long one call takes.
+
+    On a CPU it is the process's own processor time: other processes' load changes the wall clock
+    and not this, but for caches and clock rates, and those change for all ways alike. On a GPU it
+    is the time between two events around the call.
     """
+    if device.type != "cuda":
+        start = time.process_time()
+        way()
+        return 1e3 * (time.process_time() - start)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
+    way()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def wall_milliseconds(way: Callable[[], Any], device: torch.device = CPU) -> float:
+    """How long one call takes by the clock, with what the host does for it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    way()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def medians(
+    ways: Mapping[str, Callable[[], Any]], rounds: int = 9, device: torch.device = CPU
+) -> dict[str, float]:
+    """Milliseconds, the median of interleaved rounds after one that does not count."""
     for way in ways.values():
         way()
-    taken: dict[str, list[float]] = {name: [] for name in ways}
     gc.collect()
-    for round_ in range(rounds):
-        # every second round backwards, so that no way always follows the same other
-        for name in list(ways)[:: 1 if round_ % 2 else -1]:
-            start = time.process_time()
-            ways[name]()
-            taken[name].append(1e3 * (time.process_time() - start))
+    return medians_over((ways for _ in range(rounds)), device)
+
+
+def medians_over(
+    cases: Iterable[Mapping[str, Callable[[], Any]]], device: torch.device = CPU
+) -> dict[str, float]:
+    """Milliseconds, the median over cases, each of which every way is timed on once."""
+    taken: dict[str, list[float]] = {}
+    for number, ways in enumerate(cases):
+        # every second case backwards, so that no way always follows the same other
+        for name in list(ways)[:: 1 if number % 2 else -1]:
+            taken.setdefault(name, []).append(milliseconds(ways[name], device))
     return {name: statistics.median(times) for name, times in taken.items()}

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from trimodal.batch import Batch, Medium, Modality, pack_media
-from trimodal.bench.padded import padded
+from trimodal.bench.padded import Layouts, padded
 from trimodal.bench.timing import Row, compare, medians
+from trimodal.bench.workloads import CONTEXT, caption_length
 from trimodal.config import TransformerConfig
 from trimodal.errors import NumericError
 from trimodal.models.layers import Transformer
 
-CONTEXT = 77
 TOLERANCE = 1e-4
 """Largest relative difference of gradients that packing may make."""
 
 
 def caption_lengths(count: int, seed: int = 0) -> list[int]:
     """Of captions, 8 to 77 pieces, 18 on average."""
-    draws = np.random.default_rng(seed)
-    return np.clip(np.round(8 + draws.gamma(1.1, 9.2, count)), 8, CONTEXT).astype(int).tolist()
+    rng = np.random.default_rng(seed)
+    return [caption_length(rng) for _ in range(count)]
 
 
 def text_tower_rows(rounds: int, count: int = 64) -> list[Row]:
@@ -67,9 +67,10 @@ def training_step_row(
     step: Callable[[], list[Tensor]], batches: Sequence[Batch], rounds: int
 ) -> Row:
     """The gradients of one training step, which `step` computes, packed and padded."""
+    layouts = Layouts()
 
     def theirs() -> list[Tensor]:
-        with padded():
+        with padded(layouts=layouts):
             return step()
 
     _check(step(), theirs(), "the training step")

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from trimodal.cli import Command, positive
+from trimodal.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +16,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kernels = benchmarks.add_parser(
         "kernels",
         help="packed operations against padded ones and PyTorch's own",
-        description="Packed operations against padded ones and PyTorch's own, on a CPU with one "
-        "thread, by processor time: medians of interleaved rounds, each behind a check that both "
-        "compute the same. Exits with 1 where a gate is missed.",
+        description="Packed operations against padded ones, PyTorch's own and others: medians of "
+        "interleaved rounds, each behind a check that both compute the same. On a CPU with one "
+        "thread, by processor time; on a GPU by events between its kernels. Exits with 1 where a "
+        "gate is missed.",
     )
-    kernels.add_argument("--device", choices=["cpu"], default="cpu", help="(default: %(default)s)")
+    kernels.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="(default: %(default)s)"
+    )
     kernels.add_argument(
         "--config",
         metavar="CONFIG",
-        help="also measure the first training step of this configuration, whose data must be there",
+        nargs="+",
+        default=[],
+        help="also measure a training step of these configurations: on a CPU the first one, whose "
+        "data must be there, on a GPU one on synthetic samples",
     )
     kernels.add_argument(
         "--rounds", metavar="N", type=positive, default=9, help="(default: %(default)s)"
@@ -33,14 +40,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the rows and write them."""
-    from trimodal.bench import cpu_rows, format_rows
+    import torch
+
+    from trimodal.bench import cpu_rows, format_rows, gpu_rows
     from trimodal.config import load_config
     from trimodal.evaluation.output import check_writable, write_json
 
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch finds no GPU here")
     if options.json:
         check_writable(options.json)
-    config = load_config(options.config) if options.config else None
-    rows = cpu_rows(options.rounds, config)
+    measured = gpu_rows if options.device == "cuda" else cpu_rows
+    rows = measured(options.rounds, [load_config(path) for path in options.config])
     print(format_rows(rows))
     if options.json:
         found = [{**row._asdict(), "pass": row.passes} for row in rows]

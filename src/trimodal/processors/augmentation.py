@@ -6,8 +6,6 @@ image = augment_image(image, config.vision_augment, generator(seed, "augment", s
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
 
@@ -20,6 +18,9 @@ def augment_image(image: Tensor, config: VisionAugmentConfig, rng: np.random.Gen
     rotate, scale, shear_x, shear_y, shift_x, shift_y, gamma = rng.uniform(-1, 1, 7)
     if config == VisionAugmentConfig():
         return image
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
     # torchvision fills by a mask that it puts on twice, which darkens a seam along the edge;
     # about its corner's colour a picture is filled with zeros, on which a mask does nothing
     corner = image[:, :1, :1].float()

@@ -6,7 +6,6 @@ data = picture_bytes(pixels_HW3, "PNG")
 import io
 
 import numpy as np
-import soundfile
 from PIL import Image
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -24,6 +23,8 @@ def picture_bytes(pixels: np.ndarray, format: str = "PNG") -> bytes:  # noqa: A0
 
 def speech_bytes(samples: np.ndarray, rate: int, format: str = "WAV") -> bytes:  # noqa: A002
     """(S,) float32 samples in [-1, 1] in a format of `SOUNDS`; lossless ones have 16 bits."""
+    import soundfile
+
     buffer = io.BytesIO()
     subtype = "PCM_16" if format in ("WAV", "FLAC") else None
     soundfile.write(buffer, samples, rate, format=format, subtype=subtype)

@@ -15,8 +15,6 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from trimodal.batch import Medium, Modality
 from trimodal.config import VisionInputConfig
@@ -157,7 +155,7 @@ class VisionProcessor:
         if image.has_transparency_data:  # the colours under a transparent pixel are arbitrary
             ground = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(ground, image.convert("RGBA"))
-        return transforms.pil_to_tensor(image.convert("RGB"))
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
     def medium(self, image: Tensor) -> Medium:
         """Cut a (3, H, W) uint8 picture into patches of values in [-1, 1].
@@ -168,6 +166,9 @@ class VisionProcessor:
         size = self.config.patch_size
         rows, columns = self.grid(image.shape[1], image.shape[2])
         if (rows * size, columns * size) != tuple(image.shape[1:]):
+            from torchvision.transforms import InterpolationMode
+            from torchvision.transforms.v2 import functional as transforms
+
             image = transforms.resize(
                 _shortened(image),
                 [rows * size, columns * size],

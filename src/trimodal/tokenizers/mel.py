@@ -3,19 +3,25 @@
 waveform_NS = griffin_lim(frames_NFM, config, mean=-9.0, std=3.0)
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from torchaudio.transforms import GriffinLim, InverseMelScale, MelSpectrogram
 
 from trimodal.config import SpeechInputConfig
+
+if TYPE_CHECKING:
+    from torchaudio.transforms import MelSpectrogram
 
 LOWEST_HZ = 20.0
 LOUDNESS = 0.1
 """RMS of a waveform whose frames carry no loudness."""
 
 
-def mel_spectrogram(config: SpeechInputConfig) -> MelSpectrogram:
+def mel_spectrogram(config: SpeechInputConfig) -> "MelSpectrogram":
     """Waveform (..., S) to power (..., M, 1 + S // hop); frame f is centred on sample f * hop."""
+    from torchaudio.transforms import MelSpectrogram
+
     window = round(config.window_ms * config.sample_rate / 1000)
     return MelSpectrogram(
         config.sample_rate,
@@ -52,6 +58,8 @@ def griffin_lim(
         std: likewise.
         rms: loudness of the result.
     """
+    from torchaudio.transforms import GriffinLim, InverseMelScale
+
     mel = mel_spectrogram(config)
     inverse = InverseMelScale(
         mel.n_fft // 2 + 1,

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from trimodal.assembly import Masking, Writing, assemble
 from trimodal.batch import Batch, Modality, Sample
-from trimodal.config import RunConfig
+from trimodal.config import ModelConfig, RunConfig, TransformerConfig
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import TrimodalError
 from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_tuples, pack_tuples, plan_views
@@ -94,17 +94,8 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             )
             matching = pack_tuples(chosen, [tuples[i] for i in indices])
             batches.append(replace(batch, matching=matching))
-            self._prepare(batches[-1])
+            plan_attention(batches[-1], self.config.model)
         return batches
-
-    def _prepare(self, batch: Batch) -> None:
-        """Plan attention here, in the loader's process."""
-        model = self.config.model
-        towers = {m: getattr(model, m.name.lower()) for m in batch.media}
-        for modality, media in batch.media.items():
-            media.tokens.segments.prepare(towers[modality].num_heads)
-        if batch.views is not None:
-            batch.views.tokens.segments.prepare(model.trunk.num_heads)
 
     def _writing(self, index: int, wish: Wish, step: int) -> Writing:
         keys = (self.config.seed, step)
@@ -136,6 +127,15 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             for i, medium in zip(chosen, media, strict=True):
                 samples[i] = replace(samples[i], media={**samples[i].media, modality: medium})
         return samples
+
+
+def plan_attention(batch: Batch, model: ModelConfig) -> None:
+    """Plan attention where a batch is packed, in a loader's process and not in the model's."""
+    for modality, media in batch.media.items():
+        tower: TransformerConfig = getattr(model, modality.name.lower())
+        media.tokens.segments.prepare(tower.num_heads)
+    if batch.views is not None:
+        batch.views.tokens.segments.prepare(model.trunk.num_heads)
 
 
 def _cost(

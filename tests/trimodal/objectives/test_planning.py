@@ -174,7 +174,9 @@ def test_every_set_of_members_occurs() -> None:
 def test_conditions_occur_as_their_weights_say() -> None:
     config = ObjectivesConfig(
         causal=CausalConfig(
-            rate=1.0, drop_condition=0.0, conditions={"image": 3.0, "image+speech": 1.0, "text": 0.0}
+            rate=1.0,
+            drop_condition=0.0,
+            conditions={"image": 3.0, "image+speech": 1.0, "text": 0.0},
         )
     )
     whole = many(frozenset({T}), V, T, S)

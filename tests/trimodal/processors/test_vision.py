@@ -289,7 +289,7 @@ def test_a_thread_of_a_picture_is_shortened_before_it_is_stretched(
         return resize_any(image, *args, **kwargs)
 
     resize_any = transforms.resize
-    monkeypatch.setattr(vision.transforms, "resize", resize)
+    monkeypatch.setattr(transforms, "resize", resize)
     length = 2 * vision.LONGEST_SIDE + 1
     pixels = np.full((1, length), 200, dtype=np.uint8)
     pixels[:, : length // 2] = 50
