@@ -25,7 +25,7 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 # the first date that no release in requirements/ may be younger than
 LOCKED := 2026-11-08
 
-.PHONY: help setup demo test gpu check format lock clean
+.PHONY: help setup demo test faults gpu check format lock clean
 
 help: ## print these targets
 	@echo "trimodal: pre-train, fine-tune and serve one model of images, text and speech"
@@ -106,6 +106,9 @@ $(RUN)/report.html: $(RUN)/results.json
 
 test: $(READY) ## run every test
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
+
+faults: $(READY) ## the full tier of injected faults: kills, signals, losses that are not finite
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults -m faults
 
 gpu: ## tests, benchmarks and a report on one GPU; uses the Python that is there, installs nothing
 	@$(PYTHON) benchmarks/gpu.py

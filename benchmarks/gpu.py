@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("gpu: error: PyTorch finds no GPU here", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    from trimodal.bench import format_rows, gpu_rows
+    from trimodal.bench import Row, format_rows, gpu_rows, tried
     from trimodal.bench.curves import curves_row
     from trimodal.bench.report import gpu_report, machine
     from trimodal.config import load_config
@@ -56,16 +56,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     passed, line = tests()
     print(f"gpu: {line}\ngpu: benchmarks", flush=True)
     configs = [load_config(ROOT / path) for path in CONFIGS]
-    rows = gpu_rows(options.rounds, configs)
-    print("gpu: training with and without kernels", flush=True)
-    row, curves = curves_row(configs[0], torch.device("cuda"))
-    rows.append(row)
-    print(format_rows(rows))
     where = machine()
     name = re.sub(r"\W+", "_", f"gpu_{where.gpu}_{where.day:%Y%m}").lower()
-    (options.out / f"{name}.md").write_text(gpu_report(where, line, rows, curves), encoding="utf-8")
-    found = [{**row._asdict(), "pass": row.passes} for row in rows]
-    (options.out / f"{name}.json").write_text(json.dumps({"device": where.gpu, "rows": found}))
+    rows: list[Row] = []
+    curves: dict[str, list[float]] = {}
+
+    def keep(found: list[Row]) -> None:
+        """Write down what is there so far, for what comes next may end the process."""
+        rows.extend(found)
+        page = gpu_report(where, line, rows, curves)
+        (options.out / f"{name}.md").write_text(page, encoding="utf-8")
+        tree = [{**row._asdict(), "pass": row.passes} for row in rows]
+        (options.out / f"{name}.json").write_text(json.dumps({"device": where.gpu, "rows": tree}))
+        print(format_rows(found), flush=True)
+
+    def learnt() -> list[Row]:
+        row, both = curves_row(configs[0], torch.device("cuda"))
+        curves.update(both)
+        return [row]
+
+    for group in gpu_rows(options.rounds, configs):
+        keep(group)
+    print("gpu: training with and without kernels", flush=True)
+    keep(tried("training with and without kernels", learnt))
     print(f"gpu: {options.out / name}.md")
     return int(not (passed and all(row.passes for row in rows)))
 

@@ -5,7 +5,7 @@ vectors = model.embed(image=["seven.png"], text=["seven"])
 """
 
 import importlib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from trimodal.errors import TrimodalError
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from trimodal.models import TrimodalConfig, TrimodalModel, load
     from trimodal.processors import TrimodalProcessor
 
-__version__ = version("trimodal")
+try:
+    __version__ = version("trimodal")
+except PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0+unknown"
 __all__ = [
     "TrimodalConfig",
     "TrimodalError",

@@ -110,6 +110,7 @@ def assemble(
         sample_N={m: torch.tensor(packs[m].samples, dtype=torch.int64) for m in sorted(packs)},
         views=pack_views(views, media) if views else None,
         group_N=torch.tensor([sample.group for sample in samples], dtype=torch.int64),
+        ids=tuple(sample.id for sample in samples),
     )
 
 

@@ -243,6 +243,8 @@ class Batch:
     """int64 group of each sample."""
     views: Views | None = None
     matching: Matching | None = None
+    ids: tuple[str, ...] = ()
+    """Of the samples."""
 
     @property
     def num_tokens(self) -> int:

@@ -331,6 +331,10 @@ class TrainingConfig:
     validate_every: Natural = 0
     """Steps between retrieval tests on `data.validation`; 0 for none."""
     keep_checkpoints: Count = 2
+    spike: Amount = 0.0
+    """How many deviations above the median of the last losses one is left out; 0 for never."""
+    watchdog_seconds: Amount = 1800.0
+    """Longest step; one that takes longer ends the process, with its stacks printed. 0 for any."""
     init_from: str | None = None
     """A model folder whose weights training starts from."""
     tensorboard: bool = True

@@ -33,3 +33,9 @@ class NumericError(TrimodalError):
     """A loss or gradient that is not finite."""
 
     exit_code = 76
+
+
+class StoppedError(TrimodalError):
+    """A run that was asked to stop, and has saved what it did; starting it again resumes it."""
+
+    exit_code = 75

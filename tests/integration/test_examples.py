@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from trimodal.testing import tiny_model, write_tiny_manifest
 
@@ -52,3 +53,19 @@ def test_compose_strings(tmp_path: Path) -> None:
         assert len(row["text"].split()) == len(row["label"]) == len(row["text_zh"])
         assert (out / row["image"]).is_file()
         assert (out / row["speech"]).is_file()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would run for minutes")
+def test_what_needs_a_gpu_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert (done.returncode, done.stderr) == (2, "gpu: error: PyTorch finds no GPU here\n")
+
+
+def test_the_package_needs_no_installation() -> None:
+    code = (
+        f"import sys; sys.path[:0] = ['{ROOT}/src']; import trimodal; print(trimodal.__version__)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, str(ROOT / "src")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "0+unknown\n"), done.stderr

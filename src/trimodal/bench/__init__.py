@@ -3,6 +3,7 @@
 rows = cpu_rows(rounds=9); print(format_rows(rows))
 """
 
-from trimodal.bench.rows import cpu_rows, format_rows, gpu_rows
+from trimodal.bench.rows import cpu_rows, format_rows, gpu_rows, tried
+from trimodal.bench.timing import Row
 
-__all__ = ["cpu_rows", "format_rows", "gpu_rows"]
+__all__ = ["Row", "cpu_rows", "format_rows", "gpu_rows", "tried"]

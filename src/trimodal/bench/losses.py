@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from trimodal.bench.ragged import difference
+from trimodal.bench.ragged import difference, missing
 from trimodal.bench.timing import Row, compare, medians
 from trimodal.errors import NumericError
 from trimodal_kernels import info_nce_two_sided, linear_cross_entropy
@@ -187,6 +187,7 @@ def _rows(
         compare(f"{label}, against {name}", times["ours"], times[name], gates.get(name))
         for name in others
     ]
+    rows += [missing(f"{label}, against {name}", gates[name]) for name in gates if name not in ways]
     if device.type == "cuda":
         kept = {name: _extra_memory(way, device) for name, way in ways.items()}
         rows += [

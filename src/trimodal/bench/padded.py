@@ -12,19 +12,23 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
 from trimodal.batch import TokenBatch
+from trimodal.bench.peers import MASKED
 from trimodal.models.cache import Memory
 from trimodal.models.layers import EPS, Block, Transformer, rotary_angles
 
 
 class Bucket(NamedTuple):
-    """Segments as one dense block."""
+    """Segments as one dense block of N x L slots."""
 
     place_NL: Tensor
     """int64 token of each slot; of those beyond the end, 0."""
-    inside_NL: Tensor
-    """bool, slots that hold a token."""
+    slot_K: Tensor
+    """int64 slots that hold a token, end to end."""
+    token_K: Tensor
+    """int64, which token each of them holds."""
     mask_N1LL: Tensor
     """bool, which slot sees which."""
 
@@ -78,7 +82,9 @@ def lay_out(tokens: TokenBatch, length: int | None, buckets: int) -> list[Bucket
         )
         inside_NL = column_L < sizes_N[chosen_N][:, None]
         place_NL = (tokens.cu_seqlens[chosen_N][:, None] + column_L).where(inside_NL, 0)
-        found.append(Bucket(place_NL, inside_NL, _mask(tables, place_NL, inside_NL)))
+        slot_K = inside_NL.flatten().nonzero()[:, 0]
+        mask_N1LL = _mask(tables, place_NL, inside_NL)
+        found.append(Bucket(place_NL, slot_K, place_NL.flatten()[slot_K], mask_N1LL))
     return found
 
 
@@ -98,22 +104,24 @@ def _padded_stack(
     config = stack.config
     compute = _compiled() if compiled else _padded_block
     made = []
-    for place_NL, inside_NL, mask_N1LL in buckets:
+    for place_NL, slot_K, token_K, mask_N1LL in buckets:
         angles = rotary_angles(
             tokens.positions_T2[place_NL].flatten(0, 1),
             config.width // config.num_heads,
             config.rope_theta,
         )
         cos, sin = (angle.view(*place_NL.shape, 1, -1).transpose(1, 2) for angle in angles)
-        x_NLD = x_TD[place_NL]
+        # not a gather of the padding too, whose gradients would all be added to one token
+        x_SD = x_TD.new_zeros(place_NL.numel(), config.width)
+        x_NLD = x_SD.index_copy(0, slot_K, x_TD[token_K]).view(*place_NL.shape, -1)
         for block in stack.blocks:
             assert isinstance(block, Block)  # noqa: S101 - a stack holds nothing else
             x_NLD = compute(x_NLD, cos, sin, mask_N1LL, *_weights(block))
-        made.append(stack.norm(x_NLD[inside_NL]))
+        made.append(stack.norm(x_NLD.flatten(0, 1)[slot_K]))
     if len(made) == 1:
         return made[0]
-    place_T = torch.cat([bucket.place_NL[bucket.inside_NL] for bucket in buckets])
-    return torch.cat(made)[place_T.argsort()]
+    token_T = torch.cat([bucket.token_K for bucket in buckets])
+    return torch.cat(made)[token_T.argsort()]
 
 
 def _weights(block: Block) -> list[Tensor]:
@@ -148,21 +156,24 @@ def _padded_block(
     k_norm: Tensor,
 ) -> Tensor:
     head_dim = len(q_norm)
-    normed = F.rms_norm(x_NLD, attention_norm.shape, attention_norm, EPS)
+    normed = _norm(x_NLD, attention_norm)
     q, k, v = (
         F.linear(normed, weight).unflatten(-1, (-1, head_dim)).transpose(1, 2)
         for weight in (q_proj, k_proj, v_proj)
     )
-    q, k = (
-        _rotate(F.rms_norm(x, norm.shape, norm, EPS), cos, sin).to(v.dtype)
-        for x, norm in ((q, q_norm), (k, k_norm))
-    )
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_N1LL)
+    q, k = (_rotate(_norm(x, norm), cos, sin).to(v.dtype) for x, norm in ((q, q_norm), (k, k_norm)))
+    with sdpa_kernel(MASKED):
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_N1LL)
     x_NLD = x_NLD + F.linear(attended.transpose(1, 2).flatten(2), o_proj)
-    normed = F.rms_norm(x_NLD, mlp_norm.shape, mlp_norm, EPS)
+    normed = _norm(x_NLD, mlp_norm)
     return x_NLD + F.linear(
         F.silu(F.linear(normed, gate_proj)) * F.linear(normed, up_proj), down_proj
     )
+
+
+def _norm(x: Tensor, weight: Tensor) -> Tensor:
+    """In fp32, for which there is a fused kernel whatever autocast makes of `x`."""
+    return F.rms_norm(x.to(weight.dtype), weight.shape, weight, EPS)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

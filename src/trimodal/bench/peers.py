@@ -5,6 +5,7 @@ grads = packed(run())
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -24,6 +25,8 @@ Packed = Callable[[Tensors], Tensors]
 """The same as (T, H, K)."""
 Attention = Callable[..., Tensor]
 BUCKETS = 16
+CUDNN = "padded SDPA, cuDNN"
+MASKED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def ours(problem: Problem) -> tuple[Run, Packed]:
@@ -83,7 +86,7 @@ def padded(backend: SDPBackend | None = None) -> Callable[[Problem], tuple[Run, 
     """PyTorch's own attention over (N, H, L, K), padded to the longest segment, with a key mask.
 
     Args:
-        backend: None for the one that PyTorch chooses.
+        backend: None for the one that PyTorch chooses, without cuDNN where there is a mask.
     """
     return lambda problem: _padded(problem, [list(range(len(problem.lengths)))], backend)
 
@@ -103,10 +106,7 @@ def _padded(
     blocks = [_Block(problem, bucket, starts) for bucket in buckets]
 
     def run() -> Tensors:
-        if backend is None:
-            return tuple(grad for block in blocks for grad in block.gradients())
-        with sdpa_kernel(backend):
-            return tuple(grad for block in blocks for grad in block.gradients())
+        return tuple(grad for block in blocks for grad in block.gradients(backend))
 
     def packed(grads: Tensors) -> Tensors:
         found = tuple(torch.empty_like(x) for x in problem.inputs)
@@ -141,15 +141,26 @@ class _Block:
         self.given = [x.contiguous().requires_grad_() for x in (q, k, v)]
         self.grad = grad.contiguous()
 
-    def gradients(self) -> Tensors:
+    def gradients(self, backend: SDPBackend | None) -> Tensors:
         q, k, v = self.given
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
-        return torch.autograd.grad(out, self.given, self.grad)
+        with _choice(self.mask, backend):
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+            return torch.autograd.grad(out, self.given, self.grad)
+
+
+def _choice(mask: Tensor | None, backend: SDPBackend | None) -> AbstractContextManager[Any]:
+    """What may compute it: PyTorch's own choice, which for a mask is not to be cuDNN.
+
+    That is a plan for each new shape, tens to hundreds of milliseconds; it has a peer of its own.
+    """
+    if backend is None and mask is None:
+        return nullcontext()
+    return sdpa_kernel(MASKED if backend is None else backend)
 
 
 PEERS: dict[str, Callable[[Problem], tuple[Run, Packed]]] = {
     "padded SDPA": padded(),
-    "padded SDPA, cuDNN": padded(SDPBackend.CUDNN_ATTENTION),
+    CUDNN: padded(SDPBackend.CUDNN_ATTENTION),
     "padded SDPA, flash": padded(SDPBackend.FLASH_ATTENTION),
     "padded SDPA, efficient": padded(SDPBackend.EFFICIENT_ATTENTION),
     "bucketed SDPA": bucketed,

@@ -3,7 +3,9 @@
 rows = cpu_rows(rounds=9, configs=[load_config("configs/demo.yaml")])
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -31,8 +33,10 @@ def cpu_rows(rounds: int, configs: Sequence[RunConfig] = ()) -> list[Row]:
     return rows
 
 
-def gpu_rows(rounds: int, configs: Sequence[RunConfig] = ()) -> list[Row]:
+def gpu_rows(rounds: int, configs: Sequence[RunConfig] = ()) -> Iterator[list[Row]]:
     """What runs on a GPU, by events between its kernels, and by the clock where a row says so.
+
+    In groups, so that what is there can be kept; one that fails is a row that misses.
 
     Args:
         rounds: as above.
@@ -44,18 +48,27 @@ def gpu_rows(rounds: int, configs: Sequence[RunConfig] = ()) -> list[Row]:
     from trimodal.bench.steps import step_rows
 
     device = torch.device("cuda", torch.cuda.current_device())
-    rows = [
-        *workload_rows(device),
-        new_shapes_row(device),
-        *fused_rows(device, rounds),
-        repeated_row(device),
-        exactness_row(device),
-        *loss_rows(device, rounds),
-    ]
+    yield tried("attention over ragged segments", lambda: workload_rows(device))
+    yield tried("new shapes", lambda: [new_shapes_row(device)])
+    yield tried("norms and rotations", lambda: fused_rows(device, rounds))
+    yield tried("repeated backward passes", lambda: [repeated_row(device)])
+    yield tried("exactness", lambda: [exactness_row(device)])
+    yield tried("losses", lambda: loss_rows(device, rounds))
     for config in configs:
         torch.cuda.empty_cache()
-        rows += step_rows(config, device, rounds)
-    return rows
+        torch.compiler.reset()
+        name = f"training step of width {config.model.trunk.width}"
+        yield tried(name, partial(step_rows, config, device, rounds))
+
+
+def tried(name: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """The rows, or one that says why there are none: an hour on a GPU is not lost to one peer."""
+    try:
+        return measure()
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        print(f"bench: {name}: {cause}", file=sys.stderr)
+        return [Row(f"{name}: {cause}", 0.0, 1.0, 0.0, 0.0)]
 
 
 def format_rows(rows: Sequence[Row]) -> str:

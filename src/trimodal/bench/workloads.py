@@ -68,8 +68,10 @@ def draw_lengths(workload: str, num_tokens: int, seed: int) -> list[int]:
     """Segments of about `num_tokens` tokens in all, at least two of them."""
     rng = np.random.default_rng((seed, *workload.encode()))
     lengths: list[int] = []
-    while sum(lengths) < num_tokens or len(lengths) < 2:
+    total = 0
+    while total < num_tokens or len(lengths) < 2:
         lengths.append(WORKLOADS[workload](rng))
+        total += lengths[-1]
     return lengths
 
 

@@ -50,8 +50,11 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--device cuda: PyTorch finds no GPU here")
     if options.json:
         check_writable(options.json)
-    measured = gpu_rows if options.device == "cuda" else cpu_rows
-    rows = measured(options.rounds, [load_config(path) for path in options.config])
+    configs = [load_config(path) for path in options.config]
+    if options.device == "cuda":
+        rows = [row for group in gpu_rows(options.rounds, configs) for row in group]
+    else:
+        rows = cpu_rows(options.rounds, configs)
     print(format_rows(rows))
     if options.json:
         found = [{**row._asdict(), "pass": row.passes} for row in rows]

@@ -1,4 +1,4 @@
-"""Gathering over ranks, with gradients.
+"""What ranks tell each other: rows with gradients, sums, and whether their weights are the same.
 
 everyone = gather(z_NSE)
 """
@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from trimodal.errors import NumericError
 
 
 class _Gather(torch.autograd.Function):
@@ -44,3 +46,28 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return total.tolist()
+
+
+def check_replicas(model: nn.Module, device: torch.device) -> None:
+    """Compare a sum over the bits of all parameters between ranks.
+
+    Raises:
+        NumericError: they differ; the message names the first parameter that does.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    named = list(model.named_parameters())
+    own = torch.stack([_bits(parameter) for _, parameter in named]).to(device)
+    least, most = own.clone(), own.clone()
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    for (name, _), a, b in zip(named, least.tolist(), most.tolist(), strict=True):
+        if a != b:
+            raise NumericError(f"{name} is not the same on all ranks, so the run cannot be trusted")
+
+
+def _bits(x: Tensor) -> Tensor:
+    """A number that any single flipped bit changes."""
+    flat = x.detach().contiguous().view(torch.uint8).flatten()
+    weights = torch.arange(flat.numel(), device=x.device) % 65_521 + 1
+    return (flat.to(torch.int64) * weights).sum()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from trimodal.batch import Batch, to_device
@@ -37,6 +38,8 @@ class Probe:
 
     def __init__(self, config: RunConfig, model: TrimodalModel, device: torch.device) -> None:
         self.model = model
+        # a process has one precision, unless its state is dropped between two probes
+        AcceleratorState._reset_state(reset_partial_state=True)
         precision = "bf16" if config.training.precision == "bf16" else "no"
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
         self.device = accelerator.device

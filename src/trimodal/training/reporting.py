@@ -4,6 +4,7 @@ with Reporter(run, config, start=0) as reporter: reporter.step(12, {"loss": 0.7}
 """
 
 import json
+import math
 import sys
 import time
 from typing import Any, TextIO
@@ -40,10 +41,20 @@ class Reporter:
         if self._writer is not None:
             self._writer.close()
 
-    def step(self, step: int, metrics: dict[str, float]) -> None:
-        """Record the numbers of a finished step, counted from 1."""
-        rounded = {key: float(f"{value:.7g}") for key, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+    def step(self, step: int, metrics: dict[str, float], trace: str = "") -> None:
+        """Record the numbers of a finished step, counted from 1; JSON has none for infinity.
+
+        Args:
+            step: its number.
+            metrics: by name.
+            trace: what tells two runs apart to the last bit.
+        """
+        rounded = {
+            key: float(f"{value:.7g}") if math.isfinite(value) else None
+            for key, value in metrics.items()
+        }
+        traced = {"trace": trace} if trace else {}
+        self._file.write(json.dumps({"step": step, **rounded, **traced}) + "\n")
         self._file.flush()
         if self._writer is not None:
             for key, value in metrics.items():

@@ -8,13 +8,24 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from trimodal.config import RunConfig, dump_config
 from trimodal.errors import ConfigError, StorageError
-from trimodal.schema import to_dict
+
+_held: set[TextIO] = set()
+"""Open lock files of this process."""
+
+
+def _let_go() -> None:
+    """In a forked process, such as a loader's, which may outlive the one that holds the lock."""
+    for lock in _held:
+        os.close(lock.fileno())
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class RunDirectory:
@@ -36,11 +47,14 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise ConfigError(f"run_dir {self.path} is in use by another process") from None
+        _held.add(self._lock)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
+            _held.discard(self._lock)
             self._lock.close()
 
     def write_config(self, config: RunConfig) -> None:
@@ -87,44 +101,3 @@ def _step(line: bytes) -> float:
     except (ValueError, LookupError, TypeError, RecursionError):
         return math.inf
     return step if type(step) is int else math.inf
-
-
-def identity(config: RunConfig, fingerprint: str) -> dict[str, Any]:
-    """What has to stay the same for a run to be resumed."""
-    tree = to_dict(config)
-    return {
-        "seed": config.seed,
-        "model": tree["model"],
-        "data": fingerprint,
-        "training": {k: tree["training"][k] for k in ("batch_size", "precision")},
-    }
-
-
-def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to resume a run that is another one.
-
-    Raises:
-        ConfigError: names each key that differs and both of its values.
-    """
-    changed = differences(saved, now)
-    if changed:
-        raise ConfigError(
-            f"{run_dir} cannot be resumed: {changed}. Use another run_dir to start anew"
-        )
-
-
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first few keys at which two trees differ, with both values; empty if none does."""
-    before, after = _flat(saved), _flat(now)
-    changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-    return "; ".join(f"{k} was {before.get(k)}, is {after.get(k)}" for k in changed[:4])
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

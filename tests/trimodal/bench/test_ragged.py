@@ -22,12 +22,18 @@ def _absent(_: Problem) -> tuple[Run, Packed]:
 def test_every_workload_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ragged, "PEERS", {n: PEERS[n] for n in ("padded SDPA", "bucketed SDPA")})
     rows = workload_rows(CPU, torch.float32, shapes=2, num_tokens=60)
-    assert len(rows) == 2 * len(WORKLOADS) + 1
+    assert len(rows) == 2 * len(WORKLOADS) + 3
     for name in WORKLOADS:
-        assert sum(f"attention, {name}," in row.name for row in rows) == 2
+        assert sum(f"attention, {name}," in row.name for row in rows if row.theirs) == 2
     gates = {row.name: row.gate for row in rows if row.gate}
-    assert sorted(gates.values()) == [1.0, 2.0]
-    best = [min(a.ratio, b.ratio) for a, b in zip(rows[:-1:2], rows[1:-1:2], strict=True)]
+    assert sorted(gates.values()) == [1.0, 1.05, 1.4, 2.0]
+    absent = [row.name for row in rows if row.gate and not row.theirs]
+    assert [name.partition("against ")[2] for name in absent] == [
+        "FlexAttention, which did not run",
+        "varlen_attn, which did not run",
+    ], "a gate does not go with a peer that is not there"
+    measured = [row for row in rows[:-1] if row.theirs]
+    best = [min(a.ratio, b.ratio) for a, b in zip(measured[::2], measured[1::2], strict=True)]
     assert rows[-1].ratio == sorted(best)[2], "of seven the fifth best has two below it"
 
 

@@ -26,7 +26,7 @@ def test_a_missed_gate_is_an_exit_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def rows(rounds: int, config: object) -> list[Row]:
-        assert (rounds, config) == (3, None)
+        assert (rounds, config) == (3, [])
         return [compare("attention", 1.0, 3.0, gate)]
 
     monkeypatch.setattr(trimodal.bench, "cpu_rows", rows)

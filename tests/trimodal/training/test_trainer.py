@@ -1,16 +1,20 @@
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 import trimodal
 from trimodal.config import ContrastiveConfig, RunConfig, TransformerConfig
-from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.errors import ConfigError, DataError, NumericError, StoppedError, StorageError
 from trimodal.processors.text import train_tokenizer
 from trimodal.testing import assert_close
+from trimodal.training.gradients import StepGradients
 from trimodal.training.trainer import train
 
 
@@ -162,6 +166,78 @@ def test_files_that_are_missing_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         train(replace(config, data=replace(config.data, **change)))
+
+
+class _Broken:
+    """Losses that are not finite at some steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+        compute = StepGradients.__call__
+
+        def broken(self: StepGradients, batches: Any, step: int) -> dict[str, float]:
+            losses = compute(self, batches, step)
+            if step + 1 in steps:
+                losses["loss"] = float("nan")
+                for parameter in self.bare.parameters():
+                    parameter.grad = torch.full_like(parameter, float("nan"))
+            return losses
+
+        monkeypatch.setattr(StepGradients, "__call__", broken)
+
+
+def test_a_step_that_is_not_finite_is_left_out(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Broken(monkeypatch, 3)
+    train(config)
+    found = lines(config)
+    assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in found if line["loss"] is None] == [3]
+    assert "step 3 is left out: loss nan" in capsys.readouterr().err
+    model = trimodal.load(Path(config.run_dir) / "model")
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_three_in_a_row_return_to_the_checkpoint(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _Broken(monkeypatch, 3, 4, 5)
+    train(with_training(config, checkpoint_every=2, max_steps=7))
+    assert "the weights are those of step 4 again" in capsys.readouterr().err
+    assert lines(config)[-1]["loss"] is not None
+
+
+def test_a_run_that_never_was_finite_ends(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Broken(monkeypatch, 1, 2, 3)
+    with pytest.raises(NumericError, match="there is no checkpoint to go back to"):
+        train(with_training(config, checkpoint_every=6))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    config: RunConfig,
+    tmp_path: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train(config)
+    other = replace(config, run_dir=str(tmp_path / "other"))
+    compute = StepGradients.__call__
+
+    def asked(self: StepGradients, batches: Any, step: int) -> dict[str, float]:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return compute(self, batches, step)
+
+    monkeypatch.setattr(StepGradients, "__call__", asked)
+    with pytest.raises(StoppedError, match=f"stopped by {number.name} after step 3, which is"):
+        train(other)
+    assert StoppedError.exit_code == 75
+    monkeypatch.setattr(StepGradients, "__call__", compute)
+    train(other)
+    assert [line["trace"] for line in lines(other)] == [line["trace"] for line in lines(config)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -27,8 +27,9 @@ from trimodal.training.checkpoint import (
     restore_optimizer,
     save,
 )
+from trimodal.training.identity import differences
 from trimodal.training.optimizer import build_optimizer, learning_rate, parameter_groups
-from trimodal.training.run import RunDirectory, differences
+from trimodal.training.run import RunDirectory
 from trimodal.training.tokenizers.config import (
     AnyTraining,
     SpeechTokenizerTraining,

@@ -19,7 +19,7 @@ from trimodal.streams import generator
 from trimodal.tokenizers.mel import mel_spectrogram, with_loudness
 from trimodal.tokenizers.speech import SpeechTokenizer, length_mask, load_speech_tokenizer
 from trimodal.tokenizers.vocoder import Vocoder
-from trimodal.training.run import differences
+from trimodal.training.identity import differences
 from trimodal.training.tokenizers.config import VocoderTraining
 from trimodal.training.tokenizers.discriminator import SpectrogramDiscriminator
 from trimodal.training.tokenizers.losses import stft_loss

@@ -1,0 +1,71 @@
+"""Checkpoints written while training goes on.
+
+with Saver(run.checkpoints, keep=2) as saver: saver.save(step, tensors, state)
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trimodal.training.checkpoint import save
+
+
+class Saver:
+    """Copies tensors at once and writes them in a thread, one checkpoint at a time.
+
+    What can be lost to a kill is the checkpoint that is being written: `save` puts it in place when
+    it is whole.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[Path] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self._writer.shutdown()
+        if failed is None:
+            self.wait()
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+    ) -> None:
+        """Begin a checkpoint; waits for the one before it.
+
+        Raises:
+            StorageError: that one could not be written.
+        """
+        self.wait()
+        copies = {
+            stem: {name: x.detach().to("cpu", copy=True) for name, x in named.items()}
+            for stem, named in tensors.items()
+        }
+        self._pending = self._writer.submit(save, self.folder, step, copies, state, self.keep)
+
+    def check(self) -> None:
+        """Raise at once what a checkpoint that was given up on failed with.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until what was begun is in place.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

@@ -1,0 +1,120 @@
+"""A run that is killed again and again, against one that is not.
+
+python tests/faults/kills.py CONFIG.yaml OUT.json --kills 50 --inside 12 --workers 2 --steps 240
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from forks import at, kill, start, traces, train_whole, wait, weights
+
+from trimodal.config import RunConfig, load_config
+from trimodal.training import checkpoint
+
+STAGES = ("save_file", "_entry", "_sync", "_remove")
+"""Of a checkpoint's way to its place; each can be the last thing that happens, or nearly."""
+
+
+def dying(number: int, *, after: bool) -> Callable[[], None]:
+    """Kill the process at the `number`th stage of writing checkpoints."""
+    left = number
+
+    def counted(stage: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0 and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            made = stage(*arguments)
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+        return run
+
+    def patch() -> None:
+        for name in STAGES:
+            setattr(checkpoint, name, counted(getattr(checkpoint, name)))
+
+    return patch
+
+
+def survive(config: RunConfig, kills: int, inside: int, pace: float, seed: int) -> dict[str, Any]:
+    """Kill a run `kills` times, `inside` of them while a checkpoint is written; then let it end."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    kinds = [True] * inside + [False] * (kills - inside)
+    rng.shuffle(kinds)
+    seen: dict[int, set[str]] = {}
+    done = {True: 0, False: 0}
+    while kinds:
+        if kinds[-1]:
+            before = dying(rng.randint(1, 24), after=rng.random() < 0.5)
+            status = wait(start(config, before=before))
+        else:
+            pid = start(config)
+            time.sleep(rng.uniform(0.3, 1.0) + rng.uniform(0, pace))
+            kill(pid)
+            status = wait(pid)
+        for step, trace in traces(config).items():
+            seen.setdefault(step, set()).add(trace)
+        if status == 0:
+            break  # it ended before it could be killed: what is left cannot be tried here
+        assert status == -signal.SIGKILL, f"it ended with {status}"
+        done[kinds.pop()] += 1
+    (status,) = train_whole(config)
+    assert status == 0, f"the last run ended with {status}"
+    for step, trace in traces(config).items():
+        seen.setdefault(step, set()).add(trace)
+    conflicts = sum(len(found) > 1 for found in seen.values())
+    return {"kills": done[True] + done[False], "inside": done[True], "conflicts": conflicts}
+
+
+def main() -> None:
+    """Write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--inside", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    config = load_config(options.config)
+    config = replace(
+        config,
+        data=replace(config.data, num_workers=options.workers),
+        training=replace(config.training, max_steps=options.steps),
+    )
+    whole, victim = at(config, "whole"), at(config, "victim")
+    started = time.monotonic()
+    assert train_whole(whole) == [0]
+    pace = 4 * config.training.checkpoint_every * (time.monotonic() - started) / options.steps
+    found = survive(victim, options.kills, options.inside, pace, options.seed)
+    expected, got = traces(whole), traces(victim)
+    samples = [{step: trace.split()[2] for step, trace in run.items()} for run in (expected, got)]
+    found |= {
+        "traces": expected == got,
+        "weights": weights(whole) == weights(victim),
+        "steps": sorted(got) == list(range(1, options.steps + 1)),
+        "samples": samples[0] == samples[1],
+        "distinct": len(set(samples[0].values())),
+        "seconds": time.monotonic() - started,
+        "left": [p.name for p in (Path(victim.run_dir) / "checkpoints").glob(".tmp-*")],
+    }
+    options.out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""A run that is killed has the losses, the samples and the weights of one that is not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Harm = Callable[..., dict[str, Any]]
+
+
+def _holds(found: dict[str, Any], steps: int) -> None:
+    assert found["traces"], "every loss and gradient norm is the same to the last bit"
+    assert found["weights"]
+    assert found["steps"], "each step once, in order"
+    assert found["samples"]
+    assert found["distinct"] == steps, "each step has samples of its own"
+    assert found["conflicts"] == 0, "a step that was computed twice gave the same twice"
+    assert found["left"] == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_few_kills(harm: Harm, workers: int) -> None:
+    found = harm("kills.py", kills=3, inside=2, workers=workers, steps=24, seed=workers)
+    assert found["inside"] >= 1
+    _holds(found, 24)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fifty_kills(harm: Harm, workers: int) -> None:
+    found = harm("kills.py", kills=50, inside=12, workers=workers, steps=240, seed=7 + workers)
+    assert found["kills"] == 50
+    assert found["inside"] >= 10
+    _holds(found, 240)

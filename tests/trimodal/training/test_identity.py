@@ -1,0 +1,84 @@
+"""Which keys a resumed run may change; a new key of the configuration has to be put somewhere."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimodal.config import MaskedConfig, RunConfig
+from trimodal.errors import ConfigError
+from trimodal.training.identity import FIXED, FREE, check_identity, differences, identity
+
+
+def _keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Every key that a configuration can have, those of optional parts too."""
+    for name, hint in typing.get_type_hints(cls).items():
+        parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        inner = [part for part in parts if dataclasses.is_dataclass(part)]
+        if inner:
+            yield from _keys(typing.cast(type, inner[0]), f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+KEYS = sorted(_keys(RunConfig))
+
+
+def _is_fixed(key: str) -> bool:
+    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_either_free_or_fixed(key: str) -> None:
+    assert (key in FREE) != _is_fixed(key), f"{key}: put it into FREE or FIXED"
+
+
+def test_the_tables_name_no_key_that_is_gone() -> None:
+    assert sorted(key for key in FREE if key not in KEYS) == []
+    gone = [f for f in FIXED if not any(k == f or k.startswith(f"{f}.") for k in KEYS)]
+    assert gone == []
+
+
+def test_what_is_fixed_is_compared_and_what_is_free_is_not(config: RunConfig) -> None:
+    found = identity(config, "x")
+    assert found["data"] == "x"
+    assert not FREE & found.keys()
+    assert {"seed", "training.learning_rate", "model.trunk.depth"} <= found.keys()
+    assert all(key == "data" or _is_fixed(key) for key in found)
+
+
+def test_what_changed_is_named(config: RunConfig, tmp_path: Path) -> None:
+    before = identity(config, "x")
+    after = identity(config, "y") | {"model.trunk.depth": 9}
+    with pytest.raises(ConfigError, match=r"data was x, is y; model\.trunk\.depth was 2, is 9"):
+        check_identity(before, after, tmp_path)
+    check_identity(before, identity(config, "x"), tmp_path)
+
+
+@pytest.mark.parametrize("masked", [None, MaskedConfig(rate=0.1)])
+def test_an_objective_that_comes_or_goes_is_another_run(
+    config: RunConfig, masked: Any, tmp_path: Path
+) -> None:
+    before = identity(config, "x")
+    other = replace(config, objectives=replace(config.objectives, masked=masked))
+    for one, two in ((before, identity(other, "x")), (identity(other, "x"), before)):
+        with pytest.raises(ConfigError, match=r"objectives\.masked"):
+            check_identity(one, two, tmp_path)
+
+
+def test_a_key_that_is_newer_than_the_checkpoint_is_not_asked_about(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    before = identity(config, "x")
+    del before["training.spike"]
+    check_identity(before, identity(config, "x"), tmp_path)
+
+
+def test_trees_are_compared_by_their_leaves() -> None:
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == "a.b was 1, is 3"
+    assert differences({"a": {}}, {"a": {}}) == ""

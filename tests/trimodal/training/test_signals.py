@@ -1,0 +1,69 @@
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from trimodal.training.signals import SIGNALS, StopRequest, follow_parent
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted(number: signal.Signals) -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with StopRequest() as stop:
+        assert stop.name == ""
+        os.kill(os.getpid(), number)
+        assert stop.name == number.name
+        assert [signal.getsignal(n) for n in SIGNALS] == before, "a second one ends the process"
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_handlers_are_given_back() -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with StopRequest():
+        assert [signal.getsignal(n) for n in SIGNALS] != before
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_a_thread_has_no_say_in_signals() -> None:
+    names = []
+
+    def run() -> None:
+        with StopRequest() as stop:
+            names.append(stop.name)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert names == [""]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_loader_process_ends_with_its_parent_and_not_before() -> None:
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        child = os.fork()
+        if child == 0:
+            follow_parent()
+            os.write(writer, str(os.getpid()).encode())
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(60)
+        os._exit(0)
+    child = int(os.read(reader, 20))
+    os.kill(child, signal.SIGTERM)
+    os.kill(child, 0)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    for _ in range(200):
+        try:
+            state = open(f"/proc/{child}/stat").read().split()[2]  # noqa: SIM115
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.02)
+    raise AssertionError("the loader process outlives the one that it loads for")
