@@ -43,6 +43,17 @@ def test_ranks_that_lack_a_modality_train_as_one_process(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_sharded_parameters_have_the_gradients_of_whole_ones(tmp_path: Path) -> None:
+    """Kernels under FSDP2, which shows them parameters only while a module computes."""
+    out = tmp_path / "out.json"
+    launch(2, str(Path(__file__).with_name("sharded_ranks.py")), str(out))
+    whole, sharded = json.loads(out.read_text())
+    assert whole.keys() == sharded.keys()
+    for name, grad in whole.items():
+        assert_close(sharded[name], grad, "two-processes-gradient")
+
+
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     """50 steps of the command that users run, with augmentation and ragged, incomplete samples."""
     (tmp_path / "text.model").write_bytes(tiny_tokenizer())
