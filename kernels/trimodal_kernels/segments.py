@@ -111,9 +111,14 @@ class Segments:
             for group in self.groups
         )
 
-    def prepare(self, heads: int) -> None:
-        """Make the plan for this device now, in a loader's process and not in the model's."""
-        self.plan(chosen(self.device), heads)
+    def prepare(self, heads: int, way: Implementation | None = None) -> None:
+        """Make a plan now, in a loader's process and not in the model's.
+
+        Args:
+            heads: of the attention.
+            way: of the device that it is for, which a loader cannot ask about; None for this one.
+        """
+        self.plan(way or chosen(self.device), heads)
 
     def plan(self, way: Implementation, heads: int) -> Plan:
         """What an implementation is given; made once, on this table's device."""

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from two_ranks import CONFIG, batches
@@ -61,7 +62,7 @@ def main() -> None:
         model = TrimodalModel(TrimodalConfig(architecture=to_dict(CONFIG.model))).train()
         torch.nn.init.normal_(model.fusion.projection.weight, std=0.1)
         if sharded:
-            mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+            mesh = init_device_mesh("cpu", (dist.get_world_size(),))
             for module in model.modules():
                 if isinstance(module, Block):
                     fully_shard(module, mesh=mesh)

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 
 import torch
 
@@ -28,12 +29,10 @@ class Machine:
 
 def machine() -> Machine:
     """This one, today."""
-    import triton
-
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
     versions = {
         "torch": torch.__version__,
-        "triton": triton.__version__,
+        "triton": version("triton"),
         "python": platform.python_version(),
         "CUDA": torch.version.cuda or "none",
     }

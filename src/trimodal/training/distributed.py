@@ -68,6 +68,6 @@ def check_replicas(model: nn.Module, device: torch.device) -> None:
 
 def _bits(x: Tensor) -> Tensor:
     """A number that any single flipped bit changes."""
-    flat = x.detach().contiguous().view(torch.uint8).flatten()
+    flat = x.detach().flatten().view(torch.uint8)
     weights = torch.arange(flat.numel(), device=x.device) % 65_521 + 1
     return (flat.to(torch.int64) * weights).sum()

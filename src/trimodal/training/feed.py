@@ -17,6 +17,7 @@ from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_tuples, pack
 from trimodal.packing import first_fit
 from trimodal.streams import permutation
 from trimodal.tokenizers import BestRQ
+from trimodal_kernels.dispatch import Implementation
 
 
 class StepFeed(Dataset[list[Batch] | TrimodalError]):
@@ -27,9 +28,16 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
     """
 
     def __init__(
-        self, dataset: RowDataset, config: RunConfig, rank: int = 0, world_size: int = 1
+        self,
+        dataset: RowDataset,
+        config: RunConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        way: Implementation | None = None,
     ) -> None:
         self.dataset = dataset
+        self.way: Implementation | None = way
+        """How the device that trains attends, for which plans are made here."""
         self.config = config
         self.share = config.training.batch_size // world_size
         self.rank = rank
@@ -94,7 +102,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             )
             matching = pack_tuples(chosen, [tuples[i] for i in indices])
             batches.append(replace(batch, matching=matching))
-            plan_attention(batches[-1], self.config.model)
+            plan_attention(batches[-1], self.config.model, self.way)
         return batches
 
     def _writing(self, index: int, wish: Wish, step: int) -> Writing:
@@ -129,13 +137,13 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
         return samples
 
 
-def plan_attention(batch: Batch, model: ModelConfig) -> None:
+def plan_attention(batch: Batch, model: ModelConfig, way: Implementation | None = None) -> None:
     """Plan attention where a batch is packed, in a loader's process and not in the model's."""
     for modality, media in batch.media.items():
         tower: TransformerConfig = getattr(model, modality.name.lower())
-        media.tokens.segments.prepare(tower.num_heads)
+        media.tokens.segments.prepare(tower.num_heads, way)
     if batch.views is not None:
-        batch.views.tokens.segments.prepare(model.trunk.num_heads)
+        batch.views.tokens.segments.prepare(model.trunk.num_heads, way)
 
 
 def _cost(

@@ -54,6 +54,7 @@ from trimodal.training.throughput import computing_threads, peak_flops, training
 from trimodal.training.validation import validate
 from trimodal.training.watchdog import Watchdog
 from trimodal.vocabulary import Vocabulary
+from trimodal_kernels.dispatch import chosen
 
 
 def train(config: RunConfig) -> None:
@@ -145,7 +146,8 @@ class Trainer:
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
         if checkpoint is not None:
             self._load(checkpoint)
-        self.feed = StepFeed(dataset, config, accelerator.process_index, ranks)
+        way = chosen(accelerator.device)
+        self.feed = StepFeed(dataset, config, accelerator.process_index, ranks, way)
         self.gradients = StepGradients(accelerator, self.model, config)
         dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
         self.peak = peak_flops(accelerator.device, dtype) * ranks

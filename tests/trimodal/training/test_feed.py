@@ -88,6 +88,15 @@ def names(batches: list[Batch]) -> set[str]:
     return {name for b in batches if b.views is not None for name in b.views.predictions}
 
 
+def test_plans_are_for_the_device_that_trains(config: RunConfig) -> None:
+    """A loader knows no GPU; a plan for its own device would be made, copied and never used."""
+    dataset = build_dataset(config, build_processor(config))
+    (batch,) = StepFeed(dataset, config, way="triton").batches(0)
+    assert batch.views is not None
+    tables = [batch.views.tokens, *(media.tokens for media in batch.media.values())]
+    assert {way for tokens in tables for way, _ in tokens.segments._plans} == {"triton"}
+
+
 def test_every_objective_asks_in_time(everything: RunConfig) -> None:
     made = feed(everything)
     asked = set().union(*(names(made.batches(step)) for step in range(4)))

@@ -1,0 +1,69 @@
+"""What ranks tell each other; `tests/integration/test_two_processes.py` has real ones."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trimodal.errors import NumericError
+from trimodal.training.distributed import _bits, check_replicas, gather, sum_over_ranks
+
+CPU = torch.device("cpu")
+
+
+class _OtherRank:
+    """A second rank, whose model differs from this one's as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
+        self.sums = torch.stack([_bits(parameter) for parameter in model.parameters()])
+        monkeypatch.setattr(dist, "is_initialized", lambda: True)
+        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+        monkeypatch.setattr(dist, "all_reduce", self.reduce)
+
+    def reduce(self, own: Tensor, operation: object) -> None:
+        least = operation == dist.ReduceOp.MIN
+        own.copy_((torch.minimum if least else torch.maximum)(own, self.sums))
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model.register_parameter("scale", nn.Parameter(torch.tensor(2.0)))
+    return model
+
+
+def test_equal_replicas_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    _OtherRank(monkeypatch, _model())
+    check_replicas(_model(), CPU)
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.bias", "scale"])
+def test_one_other_bit_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = _model()
+    flat = dict(other.named_parameters())[name].detach().view(-1)
+    flat.view(torch.uint8)[-1] ^= 1
+    _OtherRank(monkeypatch, other)
+    with pytest.raises(NumericError, match=f"^{name} is not the same on all ranks"):
+        check_replicas(_model(), CPU)
+
+
+def test_every_bit_counts() -> None:
+    x = torch.randn(9)
+    before = _bits(x)
+    for place in range(x.numel() * 4):
+        for bit in range(8):
+            x.view(torch.uint8)[place] ^= 1 << bit
+            assert _bits(x) != before
+            x.view(torch.uint8)[place] ^= 1 << bit
+    assert _bits(x) == before
+
+
+def test_values_that_change_places_are_seen() -> None:
+    assert _bits(torch.tensor([1.0, 2.0])) != _bits(torch.tensor([2.0, 1.0]))
+
+
+def test_one_process_has_nobody_to_ask() -> None:
+    x = torch.randn(2, 3)
+    assert gather(x) is x
+    assert sum_over_ranks([1.0, 2.5], CPU) == [1.0, 2.5]
+    check_replicas(_model(), CPU)
