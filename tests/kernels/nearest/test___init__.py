@@ -48,8 +48,11 @@ def test_it_is_the_nearest(size: int, books: int, codes: int, width: int) -> Non
 
 @pytest.mark.usefixtures("path")
 def test_of_equals_the_first_is_taken() -> None:
-    codebook = codebooks(1, 10).repeat(1, 30, 1)
-    index = nearest(torch.randn(20, 16), codebook)
+    # signs alone, whose products are exact in whatever order and width a machine adds them up
+    codebook = (torch.randn(1, 10, 16).sign() / 4).repeat(1, 30, 1)
+    x_TD = torch.randn(20, 16).sign()
+    index = nearest(x_TD, codebook)[:, 0]
+    assert index.tolist() == (x_TD @ codebook[0].T).numpy().argmax(1).tolist()
     assert int(index.max()) < 10
     assert nearest(torch.zeros(3, 16), codebooks(2, 150)).tolist() == [[0, 0]] * 3
 

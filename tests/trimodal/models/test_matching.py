@@ -102,7 +102,9 @@ def test_two_media_have_two_classes(model: TrimodalModel, media: dict[str, Any])
 
 def test_matching_is_learnt(model: TrimodalModel, media: dict[str, Any]) -> None:
     right, wrong = (batch(model, media, [w, False, False]) for w in (False, True))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    # encoders that moved would choose other hard negatives, on some machines right before the end
+    learning = [*model.trunk.parameters(), *model.matching_head.parameters()]
+    optimizer = torch.optim.Adam(learning, lr=3e-3)
     losses = []
     for _ in range(100):
         total = torch.zeros(())
@@ -114,5 +116,6 @@ def test_matching_is_learnt(model: TrimodalModel, media: dict[str, Any]) -> None
         total.backward()
         optimizer.step()
         losses.append(float(total.detach()))
+        assert any(p.grad is not None and p.grad.any() for p in model.encoders.parameters())
     assert losses[0] == pytest.approx(2 * math.log(NUM_CLASSES), rel=0.3)
     assert losses[-1] < 0.3 * losses[0]
