@@ -107,7 +107,7 @@ $(RUN)/report.html: $(RUN)/results.json
 test: $(READY) ## run every test
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
 
-faults: $(READY) ## the full tier of injected faults: kills, signals, losses that are not finite
+faults: $(READY) ## the full tier of injected faults: runs killed fifty times
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults -m faults
 
 gpu: ## tests, benchmarks and a report on one GPU; uses the Python that is there, installs nothing
