@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if not path.exists():
             print(f"ablations: {name}", file=sys.stderr, flush=True)
             settings = [f"run_dir={folder}", f"training.max_steps={options.steps}"]
-            settings += ["training.tensorboard=false", "training.validate_every=0"]
+            settings += ["training.trackers=[]", "training.validate_every=0"]
             _call("-m", "trimodal.train", str(options.config), *settings, *overrides)
             judged = ["--judges", str(options.judges)] if options.judges else []
             model = str(folder / "model")

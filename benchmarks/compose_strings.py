@@ -35,9 +35,9 @@ class Composer:
         for row in rows:
             if row.label not in tuple("0123456789"):
                 raise DataError(f"{row.where}: label must be a digit, got {row.label!r}")
-            if row.image is not None:
+            if isinstance(row.image, Path):
                 self.pictures[row.label].append(row.image)
-            if row.speech is not None and row.speech_lang in (None, "en"):
+            if isinstance(row.speech, Path) and row.speech_lang in (None, "en"):
                 self.voices[row.speaker or ""][row.label].append(row.speech)
         self.speakers = sorted(s for s, digits in self.voices.items() if len(digits) == 10)
         if not self.speakers or len(self.pictures) < 10:

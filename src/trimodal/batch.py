@@ -245,6 +245,8 @@ class Batch:
     matching: Matching | None = None
     ids: tuple[str, ...] = ()
     """Of the samples."""
+    skipped: tuple[str, ...] = ()
+    """Why samples are empty, and targets missing, of this step."""
 
     @property
     def num_tokens(self) -> int:

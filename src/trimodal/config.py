@@ -5,6 +5,7 @@ config = load_config("configs/demo.yaml", ["training.max_steps=10"])
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,11 +65,22 @@ class SpeechAugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """How much of each manifest a run sees from a step on."""
+
+    from_step: Natural = 0
+    weights: tuple[Amount, ...]
+    """For each of `data.train`, relative to their sum."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What is trained on."""
 
     train: tuple[str, ...]
-    """Manifests, read as one."""
+    """Manifests, or folders of shards, read as one."""
+    mixture: tuple[MixtureConfig, ...] = ()
+    """Weights of the manifests, which may change with the step; without, every row counts alike."""
     tokenizer: str
     """A SentencePiece model, see `trimodal tokenizer train text`."""
     tokenizers: str | None = None
@@ -78,12 +90,27 @@ class DataConfig:
     cache_gigabytes: Amount = 2.0
     """Decoded media kept in memory by each loader process."""
     num_workers: Natural = 1
+    """Loader processes of each rank; 0 loads in the process that trains."""
+    loader_seconds: Amount = 300.0
+    """A step that loader processes do not deliver in this time is asked of new ones; 0 waits."""
+    tolerance: Annotated[float, Bounds(0, 1)] = 0.0
+    """Share of the samples that may be unusable. They are left out and listed in `skipped.jsonl`; 0
+    ends the run at the first."""
     vision_augment: VisionAugmentConfig = field(default_factory=VisionAugmentConfig)
     speech_augment: SpeechAugmentConfig = field(default_factory=SpeechAugmentConfig)
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ConfigError("data.train: names no manifest")
+        steps = [phase.from_step for phase in self.mixture]
+        if steps and (steps[0] != 0 or any(b <= a for a, b in pairwise(steps))):
+            raise ConfigError(f"data.mixture: from_step must rise from 0, got {steps}")
+        for i, phase in enumerate(self.mixture):
+            if len(phase.weights) != len(self.train) or not sum(phase.weights):
+                raise ConfigError(
+                    f"data.mixture[{i}].weights: needs a number for each of {len(self.train)} "
+                    "manifests, not all of them 0"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +357,8 @@ class TrainingConfig:
     checkpoint_every: Count = 200
     validate_every: Natural = 0
     """Steps between retrieval tests on `data.validation`; 0 for none."""
+    sample_every: Natural = 0
+    """Steps between outputs for the first rows of `data.validation`, in `samples/`; 0 for none."""
     keep_checkpoints: Count = 2
     spike: Amount = 0.0
     """How many deviations above the median of the last losses one is left out; 0 for never."""
@@ -337,7 +366,12 @@ class TrainingConfig:
     """Longest step; one that takes longer ends the process, with its stacks printed. 0 for any."""
     init_from: str | None = None
     """A model folder whose weights training starts from."""
-    tensorboard: bool = True
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = ("tensorboard",)
+    """Where numbers go besides `metrics.jsonl`; each reads what it needs from its environment."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each block, and compute the rest again in the backward pass."""
+    compile: bool = False
+    """Compile the blocks with torch.compile."""
 
     def __post_init__(self) -> None:
         if max(self.betas) == 1:
@@ -371,8 +405,9 @@ class RunConfig:
         masked = self.objectives.masked
         if masked and masked.speech_target == "best_rq" and not self.model.best_rq_codebooks:
             raise ConfigError("model.best_rq_codebooks: must be positive for speech_target best_rq")
-        if self.training.validate_every and self.data.validation is None:
-            raise ConfigError("training.validate_every: needs data.validation, which names no file")
+        for key in ("validate_every", "sample_every"):
+            if getattr(self.training, key) and self.data.validation is None:
+                raise ConfigError(f"training.{key}: needs data.validation, which names no file")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -36,6 +36,6 @@ class NumericError(TrimodalError):
 
 
 class StoppedError(TrimodalError):
-    """A run that was asked to stop, and has saved what it did; starting it again resumes it."""
+    """A run that ended early through no fault in what it was given; the same command resumes it."""
 
     exit_code = 75

@@ -30,6 +30,7 @@ COMMANDS = [
     "generate",
     "judge",
     "report",
+    "runs",
     "serve",
     "tokenizer",
     "train",

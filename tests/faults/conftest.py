@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def tree(tmp_path: Path) -> dict[str, Any]:
             "warmup_steps": 2,
             "learning_rate": 3.0e-3,
             "checkpoint_every": 3,
-            "tensorboard": False,
+            "trackers": [],
         },
     }
 
@@ -58,12 +58,12 @@ def tree(tmp_path: Path) -> dict[str, Any]:
 def harm(tmp_path: Path, tree: dict[str, Any]) -> Harm:
     """What a script of this folder says about a run: `harm("kills.py", kills=5)`."""
 
-    def run(script: str, **options: Any) -> dict[str, Any]:
+    def run(script: str, within: Sequence[str] = (), **options: Any) -> dict[str, Any]:
         config, out = tmp_path / "run.yaml", tmp_path / "out.json"
         config.write_text(yaml.safe_dump(tree))
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         done = subprocess.run(
-            [sys.executable, str(HERE / script), str(config), str(out), *arguments],
+            [*within, sys.executable, str(HERE / script), str(config), str(out), *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
             capture_output=True,
             text=True,

@@ -22,7 +22,7 @@ def test_a_broken_medium_is_one_sentence(tmp_path: Path) -> None:
         "data": {"train": [str(manifest)], "tokenizer": str(tmp_path / "text.model")},
         "model": to_dict(tiny_model_config()),
         "objectives": {"contrastive": {}},
-        "training": {"max_steps": 2, "batch_size": 8, "tensorboard": False},
+        "training": {"max_steps": 2, "batch_size": 8, "trackers": []},
     }
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(tree))

@@ -37,10 +37,10 @@ def data_url(path: Path, kind: str) -> str:
 def content(row: Row) -> dict[str, Any]:
     """A row as one input of several parts."""
     parts: list[dict[str, Any]] = [{"type": "text", "text": t} for t in row.texts.values()]
-    if row.image:
+    if isinstance(row.image, Path):
         url = data_url(row.image, "image/png")
         parts.append({"type": "image_url", "image_url": {"url": url}})
-    if row.speech:
+    if isinstance(row.speech, Path):
         data = base64.b64encode(row.speech.read_bytes()).decode()
         parts.append({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})
     return {"content": parts}

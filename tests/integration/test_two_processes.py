@@ -76,7 +76,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
         },
         "objectives": {"contrastive": {}, "masked": {}},
         "training": {
-            "max_steps": 50, "batch_size": 8, "warmup_steps": 5, "tensorboard": False
+            "max_steps": 50, "batch_size": 8, "warmup_steps": 5, "trackers": []
         },
     }  # fmt: skip
     config = tmp_path / "run.yaml"

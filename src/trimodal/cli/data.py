@@ -1,4 +1,4 @@
-"""`trimodal data`: build a corpus that needs no download, check a manifest, or tokenize one.
+"""`trimodal data`: build a corpus that needs no download, check, tokenize or import a manifest.
 
 trimodal data build digits data/digits
 """
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command, check_output
+from trimodal.cli import Command, check_output, corpus
 
 if TYPE_CHECKING:
     from trimodal.data.corpus import Recipe
@@ -18,7 +18,7 @@ MOST_WORKERS = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands `build`, `check` and `tokenize`."""
+    """Add the subcommands."""
     example = "example: trimodal data build digits data/digits"
     parser.epilog = example
     actions = parser.add_subparsers(metavar="ACTION", required=True)
@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("manifests", metavar="MANIFEST", nargs="+", type=Path, help="what to check")
     check.set_defaults(action=_check)
     _configure_tokenize(actions)
+    corpus.configure(actions)
 
 
 def _configure_tokenize(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -173,7 +174,7 @@ def _tokenize(options: argparse.Namespace) -> int:
     from trimodal.config import load_config
     from trimodal.data.tokenized import tokenize_manifest
     from trimodal.errors import ConfigError
-    from trimodal.training.trainer import build_processor
+    from trimodal.training.building import build_processor
 
     torch.set_num_threads(1)  # as in `_check`
     config = load_config(options.config, options.overrides)
@@ -193,4 +194,4 @@ def run(options: argparse.Namespace) -> int:
     return options.action(options)
 
 
-COMMAND = Command("data", "build a corpus, check a manifest, or tokenize one", configure, run)
+COMMAND = Command("data", "build a corpus; check, tokenize or import a manifest", configure, run)

@@ -14,6 +14,7 @@ from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data.manifest import Row, scan_manifest
 from trimodal.errors import DataError
 from trimodal.processors import SpeechProcessor, VisionProcessor
+from trimodal.storage import Source
 
 
 @dataclass
@@ -111,7 +112,7 @@ class _Decoder:
     def __init__(self, vision: VisionProcessor, speech: SpeechProcessor) -> None:
         self.vision = vision
         self.speech = speech
-        self._found: dict[tuple[str, Path], float | DataError] = {}
+        self._found: dict[tuple[str, Source], float | DataError] = {}
 
     def decode(self, row: Row) -> tuple[list[str], float]:
         """The problems of the media of a row, and its seconds of speech."""
@@ -129,7 +130,7 @@ class _Decoder:
                 seconds += found
         return problems, seconds
 
-    def _read(self, name: str, path: Path) -> float | DataError:
+    def _read(self, name: str, path: Source) -> float | DataError:
         try:
             if name == "speech":
                 return len(self.speech.decode(path)) / self.speech.config.sample_rate

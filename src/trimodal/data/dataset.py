@@ -4,7 +4,6 @@ sample = dataset.sample(index, seed, step)
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -19,6 +18,7 @@ from trimodal.errors import ConfigError, DataError
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.augmentation import augment_image, augment_speech
 from trimodal.processors.codes import CodeProcessor
+from trimodal.storage import Source
 from trimodal.streams import digest, generator
 from trimodal.vocabulary import prompt
 
@@ -37,15 +37,18 @@ class RowDataset:
         speech_augment: SpeechAugmentConfig,
         positives: Literal["sample", "group", "label"] = "group",
         cache_bytes: int = 0,
+        sizes: Sequence[int] = (),
     ) -> None:
         self.rows = rows
+        self.sizes = list(sizes) or [len(rows)]
+        """Rows of each manifest, which lie one after the other."""
         self.processor = processor
         self.vision_augment = vision_augment
         self.speech_augment = speech_augment
         self.groups = [digest(row.key(positives)) >> 1 for row in rows]
         self.kin = Kin(rows, self.groups)
-        self._cache: dict[Path, Tensor] = {}
-        self._targets: dict[Path, Target] = {}
+        self._cache: dict[Source, Tensor] = {}
+        self._targets: dict[Source, Target] = {}
         self._room = cache_bytes
 
     def __len__(self) -> int:
@@ -58,6 +61,8 @@ class RowDataset:
             DataError: `FILE:LINE: cause` for a medium that cannot be read.
         """
         row = self.rows[index]
+        if row.fault is not None:
+            raise DataError(row.fault)
         media: dict[Modality, Medium] = {}
         try:
             if row.image is not None:
@@ -162,7 +167,7 @@ class RowDataset:
             self._targets[path] = kept
         return Target(modality, kept.ids, kept.grid, named)
 
-    def _computed(self, row: Row, path: Path, modality: Modality, codes: CodeProcessor) -> Target:
+    def _computed(self, row: Row, path: Source, modality: Modality, codes: CodeProcessor) -> Target:
         try:
             decoded = self._decoded(path, modality)
             if modality is Modality.VISION:
@@ -171,7 +176,7 @@ class RowDataset:
         except DataError as error:
             raise DataError(f"{row.where}: {error}") from error
 
-    def _decoded(self, path: Path, modality: Modality) -> Tensor:
+    def _decoded(self, path: Source, modality: Modality) -> Tensor:
         """Pixels or log-mel frames of a file, kept while there is room."""
         if (kept := self._cache.get(path)) is not None:
             return kept

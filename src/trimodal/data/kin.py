@@ -5,12 +5,12 @@ other = kin.draw(index, Modality.SPEECH, rng)
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from trimodal.batch import Modality
 from trimodal.data.manifest import Row
+from trimodal.storage import Source
 
 
 class Kin:
@@ -19,7 +19,7 @@ class Kin:
     def __init__(self, rows: Sequence[Row], groups: Sequence[int]) -> None:
         self.rows = rows
         self.groups = groups
-        self._files: dict[tuple[int, Modality], dict[Path, int]] = {}
+        self._files: dict[tuple[int, Modality], dict[Source, int]] = {}
         for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
             for modality, path in _files(row).items():
                 self._files.setdefault((group, modality), {}).setdefault(path, index)
@@ -48,7 +48,7 @@ class Kin:
         # every other member is as likely: those from the own one on move up by one
         return self.rows[members[chosen + (place is not None and chosen >= place)]]
 
-    def _place(self, members: Sequence[int], own: Path | None, modality: Modality) -> int | None:
+    def _place(self, members: Sequence[int], own: Source | None, modality: Modality) -> int | None:
         """Where the own file stands among those of its group."""
         if own is None:
             return None
@@ -56,6 +56,6 @@ class Kin:
         return next((place for place, path in enumerate(paths) if path == own), None)
 
 
-def _files(row: Row) -> dict[Modality, Path]:
+def _files(row: Row) -> dict[Modality, Source]:
     files = {Modality.VISION: row.image, Modality.SPEECH: row.speech}
     return {modality: path for modality, path in files.items() if path is not None}

@@ -3,7 +3,9 @@
 rows = read_manifest("corpus/train.jsonl")
 """
 
+import hashlib
 import json
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,25 +14,46 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trimodal.config import LANGUAGES
-from trimodal.errors import DataError
+from trimodal.errors import DataError, StorageError
+from trimodal.storage import ShardFile, Source, beside, is_remote, open_binary, read_bytes, size_of
 
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+SHA256 = re.compile("[0-9a-f]{64}")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 LONGEST_LINE = 2**24
 LONGEST_ID = 1000
 STRINGS = ("question", "answer", "label", "group", "speaker", "speech_lang")
+MEDIA = ("image", "speech", "question_speech")
+"""Keys that name files."""
+INDEX, SUMMARY = "index.jsonl", "index.json"
+"""The manifest of a folder of shards and what it is checked by, see `trimodal.data.shards`."""
 KNOWN = {
     "id",
-    "image",
     "text",
-    "speech",
-    "question_speech",
     "lang",
     "references",
+    *MEDIA,
     *STRINGS,
     *(f"text_{lang}" for lang in LANGUAGES),
 }
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Where relative paths of a manifest begin, and the sizes of shards that were looked at."""
+
+    manifest: str
+    shards: dict[str, int | str]
+
+    def size(self, shard: str) -> int | str:
+        """Bytes of a shard, or why it cannot be read."""
+        if shard not in self.shards:
+            try:
+                self.shards[shard] = size_of(shard)
+            except StorageError as error:
+                self.shards[shard] = str(error)
+        return self.shards[shard]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +61,14 @@ class Row:
     """One line of a manifest; its files exist and are not empty, but have not been decoded."""
 
     id: str
-    image: Path | None = None
+    image: Source | None = None
     texts: dict[str, str] = field(default_factory=dict)
     """By language, the one of `text` first."""
     references: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By language, other texts that are as right as the row's own when one is generated."""
-    speech: Path | None = None
+    speech: Source | None = None
     question: str | None = None
-    question_speech: Path | None = None
+    question_speech: Source | None = None
     """The question, spoken."""
     answer: str | None = None
     label: str | None = None
@@ -56,6 +79,8 @@ class Row:
     """Every key that a manifest does not define."""
     where: str = ""
     """`FILE:LINE`, for messages about this row."""
+    fault: str | None = None
+    """`FILE:LINE: cause`, why the row cannot be used though it is kept."""
 
     @property
     def data_names(self) -> tuple[str, ...]:
@@ -92,15 +117,38 @@ def read_manifests(paths: Iterable[str | Path]) -> list[Row]:
     Raises:
         DataError: as `read_manifest`.
     """
-    rows: list[Row] = []
+    return [row for rows in read_each(paths) for row in rows]
+
+
+def read_each(paths: Iterable[str | Path], *, tolerant: bool = False) -> list[list[Row]]:
+    """The rows of each manifest; an id occurs once in all of them together.
+
+    Args:
+        paths: of the manifests.
+        tolerant: keep a row that cannot be used, with its fault; the places of others stay.
+
+    Raises:
+        DataError: as `read_manifest`.
+    """
     seen: dict[str, str] = {}
-    for path in paths:
-        for row, problems in scan_manifest(path, seen):
-            if row is None or problems:
-                raise DataError(problems[0])
-            rows.append(row)
-    if not rows:
+    each = [_kept(path, scan_manifest(path, seen), tolerant) for path in paths]
+    if not each:
         raise DataError("no manifest is given")
+    return each
+
+
+def _kept(
+    path: str | Path, scanned: Iterable[tuple[Row | None, list[str]]], tolerant: bool
+) -> list[Row]:
+    rows: list[Row] = []
+    for row, problems in scanned:
+        if problems and not tolerant:
+            raise DataError(problems[0])
+        if row is None or problems:
+            name = f"{path}:{len(rows)}" if row is None else row.id
+            rows.append(Row(id=name, group=row and row.group, fault=problems[0]))
+        else:
+            rows.append(row)
     return rows
 
 
@@ -118,13 +166,17 @@ def scan_manifest(
     Raises:
         DataError: the file cannot be read, has no row or a line of more than 16 MiB.
     """
-    path = Path(path)
+    given, path = path, manifest_of(path)
     seen = {} if seen is None else seen
     empty = True
+    shards: dict[str, int | str] = {}
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+        if path != str(given):
+            _check_index(path)
+        # opening a pipe would wait for its writer
+        if not is_remote(path) and not stat.S_ISREG(Path(path).stat().st_mode):
             raise DataError(f"manifest {path} cannot be read: it is not a regular file")
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
             for number, line in enumerate(lines, start=1):
                 if len(line) > LONGEST_LINE:
@@ -132,11 +184,60 @@ def scan_manifest(
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if line.strip():
                     empty = False
-                    yield _read_row(line, f"{path}:{number}", path.parent, seen)
+                    yield _read_row(line, f"{path}:{number}", _Folder(path, shards), seen)
+    except StorageError as error:
+        raise DataError(f"manifest {error}") from error
     except OSError as error:
         raise DataError(f"manifest {path} cannot be read: {error.strerror}") from error
     if empty:
         raise DataError(f"manifest {path} has no rows")
+
+
+def manifest_of(path: str | Path) -> str:
+    """The manifest itself, which of an imported folder is its index."""
+    if is_remote(path):
+        return str(path) if str(path).endswith(".jsonl") else f"{str(path).rstrip('/')}/{INDEX}"
+    return str(Path(path) / INDEX if Path(path).is_dir() else path)
+
+
+def _check_index(path: str) -> None:
+    """Refuse an index that is not the one that was written; no JSON shows a changed letter.
+
+    Raises:
+        DataError: it is another one.
+        StorageError: the import was not finished.
+    """
+    summary = beside(path, SUMMARY)
+    try:
+        known = json.loads(read_bytes(summary))["index"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{summary} is damaged") from error
+    if hashlib.sha256(read_bytes(path)).hexdigest() != known:
+        raise DataError(f"{path} is not what was imported")
+
+
+def read_trees(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a sound manifest as they are written, in the order of `read_manifest`."""
+    lines = read_bytes(manifest_of(path)).decode("utf-8-sig").split("\n")
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def moved(source: Source, value: Any, folder: Path) -> Any:
+    """What names a file in a manifest, as seen from another folder.
+
+    Args:
+        source: the file.
+        value: what named it so far.
+        folder: of the new manifest.
+
+    Raises:
+        DataError: it lies where no path leads.
+    """
+    if isinstance(source, ShardFile) and is_remote(source.shard):
+        raise DataError(f"{source.shard} has no path from {folder}; import it into a local folder")
+    if isinstance(source, ShardFile):
+        return {**value, "shard": os.path.relpath(source.shard, folder)}
+    return os.path.relpath(source, folder)
 
 
 def language_of(text: str) -> str:
@@ -145,7 +246,7 @@ def language_of(text: str) -> str:
 
 
 def _read_row(
-    line: bytes, where: str, folder: Path, seen: dict[str, str]
+    line: bytes, where: str, folder: _Folder, seen: dict[str, str]
 ) -> tuple[Row | None, list[str]]:
     try:
         tree = json.loads(line.rstrip().decode("utf-8"), object_pairs_hook=_unique)
@@ -181,10 +282,23 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _fault(path: Path) -> str | None:
+    """What is wrong with a file, short of reading it."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a file"
+    return None if status.st_size else "is an empty file"
+
+
 class _Fields:
     """Takes checked values out of one JSON object and notes what is wrong with the others."""
 
-    def __init__(self, tree: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, tree: Mapping[str, Any], folder: _Folder) -> None:
         self.tree = tree
         self.folder = folder
         self.problems: list[str] = []
@@ -204,23 +318,37 @@ class _Fields:
             return value
         return None
 
-    def file(self, key: str) -> Path | None:
-        """The path of a file that exists and is not empty."""
+    def file(self, key: str) -> Source | None:
+        """A file that exists and is not empty, by its path or within a shard."""
+        if isinstance(part := self.tree.get(key), dict):
+            return self._part(key, part)
         name = self.string(key)
         if name is None:
             return None
-        path = self.folder / name
-        try:
-            status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            cause = "does not exist"
-        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
-            cause = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        else:
-            if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-                return path
-            cause = "is an empty file" if stat.S_ISREG(status.st_mode) else "is not a file"
+        if is_remote(self.folder.manifest):
+            self.problems.append(f"{key} {name!r} is a path, and this manifest has shards alone")
+            return None
+        path = Path(self.folder.manifest).parent / name
+        cause = _fault(path)
+        if cause is None:
+            return path
         self.problems.append(f"{key} {name!r} {cause}")
+        return None
+
+    def _part(self, key: str, tree: Mapping[str, Any]) -> ShardFile | None:
+        shard, digest = tree.get("shard"), tree.get("sha256")
+        offset, size = (x if type(x := tree.get(k)) is int else -1 for k in ("offset", "size"))
+        if not isinstance(shard, str) or is_remote(shard) or offset < 0 or size < 1:
+            self.problems.append(f"{key} needs shard, offset and size, got {_short(tree)}")
+        elif not isinstance(digest, str) or not SHA256.fullmatch(digest):
+            self.problems.append(f"{key} needs a sha256, got {_short(digest)}")
+        else:
+            part = ShardFile(beside(self.folder.manifest, shard), offset, size, digest)
+            there = self.folder.size(part.shard)
+            if isinstance(there, int) and part.offset + part.size <= there:
+                return part
+            cause = there if isinstance(there, str) else f"{part} lie beyond its {there} bytes"
+            self.problems.append(f"{key}: {cause}")
         return None
 
     def texts(self) -> dict[str, str]:

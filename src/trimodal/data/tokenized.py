@@ -4,8 +4,6 @@ tokenize_manifest("corpus/train.jsonl", "codes/train.jsonl", processor)
 """
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ import torch
 from tqdm import tqdm
 
 from trimodal.batch import Medium, Modality, Target
-from trimodal.data.manifest import Row, read_manifest
+from trimodal.data.manifest import MEDIA, Row, moved, read_manifest, read_trees
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.codes import CodeProcessor
+from trimodal.storage import Source
 
 KEYS = {Modality.VISION: "image_codes", Modality.SPEECH: "speech_codes"}
 
@@ -42,14 +41,14 @@ def tokenize_manifest(
     """
     if processor.codes is None:
         raise ConfigError("data.tokenizers: names no folder of tokenizers")
-    source, out = Path(source), Path(out)
+    out = Path(out)
     rows = read_manifest(source)
-    trees = [json.loads(line) for line in _lines(source)]
+    trees = read_trees(source)
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:
-            kept: dict[Path, dict[str, Any]] = {}
+            kept: dict[Source, dict[str, Any]] = {}
             pairs = zip(rows, trees, strict=True)
             for row, tree in tqdm(pairs, total=len(rows), unit="row", disable=not progress):
                 written = _tree(row, tree, out.parent, processor, kept)
@@ -87,20 +86,17 @@ def stored_target(row: Row, modality: Modality, codes: CodeProcessor) -> Target 
     return Target(modality, local + start, (rows, columns), ())
 
 
-def _lines(path: Path) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8-sig").split("\n"):
-        if line.strip():
-            yield line
-
-
 def _tree(
     row: Row,
     tree: dict[str, Any],
     folder: Path,
     processor: TrimodalProcessor,
-    kept: dict[Path, dict[str, Any]],
+    kept: dict[Source, dict[str, Any]],
 ) -> dict[str, Any]:
     """A row with codes; `kept` has those of each file, which several rows may name."""
+    for key in MEDIA:
+        if (source := getattr(row, key)) is not None:
+            tree[key] = moved(source, tree[key], folder)
     files = {Modality.VISION: row.image, Modality.SPEECH: row.speech}
     for modality, path in files.items():
         if path is None:
@@ -110,7 +106,6 @@ def _tree(
                 kept[path] = _stored(processor.medium(modality, path), processor.codes)
             except DataError as error:
                 raise DataError(f"{row.where}: {error}") from error
-        tree[modality.data_name] = os.path.relpath(path, folder)
         tree[KEYS[modality]] = kept[path]
     return tree
 

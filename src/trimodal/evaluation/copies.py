@@ -5,7 +5,6 @@ copies.share("image", rows, pictures), copies.base_rate("image", rows)
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from trimodal.data import Row
 from trimodal.errors import DataError
 from trimodal.evaluation.judges import Input, MediaFile, decode_speech, read_medium
 from trimodal.processors import SpeechProcessor, VisionProcessor
+from trimodal.storage import Source
 from trimodal.streams import generator
 
 COPY = 0.95
@@ -52,7 +52,7 @@ class Copies:
         Each row draws one other file of its label, or of its group if it has none; of speech, one
         in the language, if one is named.
         """
-        files: dict[str, dict[Path, int]] = {}
+        files: dict[str, dict[Source, int]] = {}
         kin: dict[str, list[Row]] = {}
         for row in self.rows:
             path = path_of(row, name)
@@ -73,7 +73,7 @@ class Copies:
         return float(np.mean(found)) if found else None
 
     def _real(self, name: Input, row: Row) -> Tensor:
-        decode: Callable[[Path], Tensor] = (
+        decode: Callable[[Source], Tensor] = (
             self.vision.decode if name == "image" else self.speech.decode
         )
         return read_medium(decode, file_of(row, name))
@@ -93,7 +93,7 @@ class Copies:
         return correlation(given[:size].numpy(), made[:size].numpy())
 
 
-def path_of(row: Row, name: str) -> Path | None:
+def path_of(row: Row, name: str) -> Source | None:
     """The row's picture or utterance."""
     return row.image if name == "image" else row.speech
 

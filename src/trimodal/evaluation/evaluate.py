@@ -137,7 +137,7 @@ def measure(
         "prompts": prompted.prompts.source,
         "zero_shot": zero_shot_directions(rows, vectors, prompted),
         "matryoshka": {str(dim): _at_dimension(rows, vectors, prompted, dim) for dim in dimensions},
-        "geometry": _geometry(vectors),
+        "geometry": shape_of(vectors),
     }
 
 
@@ -195,7 +195,7 @@ def _at_dimension(
     }
 
 
-def _geometry(vectors: Vectors) -> dict[str, dict[str, float]]:
+def shape_of(vectors: Vectors) -> dict[str, dict[str, float]]:
     """Each measure by modality or by pair of modalities; pairs are of one row."""
     has = {name: present(vectors[name]) for name in SINGLES}
     pairs = [

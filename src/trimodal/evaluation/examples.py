@@ -7,7 +7,6 @@ import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from trimodal.data.manifest import CONTROL, language_of
 from trimodal.evaluation.embedding import PAIRS, SINGLES, present
 from trimodal.evaluation.retrieval import nearest
 from trimodal.processors import TrimodalProcessor
+from trimodal.storage import Source
 from trimodal.streams import permutation
 
 NUM_QUERIES = 6
@@ -131,7 +131,7 @@ class Album:
             lang, text = row.speech_lang, row.texts[row.speech_lang]
         card = Card(kind, row.id, text, lang)
         if kind == "image" and row.image is not None:
-            pixels = self.processor.vision.decode(str(row.image)).permute(1, 2, 0).numpy()
+            pixels = self.processor.vision.decode(row.image).permute(1, 2, 0).numpy()
             source, tiny = _picture(pixels)
             return Card(kind, row.id, text, lang, source, tiny)
         if kind == "speech" and row.speech is not None:
@@ -139,7 +139,7 @@ class Album:
             return Card(kind, row.id, text, lang, source, seconds=seconds)
         return card
 
-    def _heard(self, path: Path) -> tuple[str, float]:
+    def _heard(self, path: Source) -> tuple[str, float]:
         waveform = self.processor.speech.decode(str(path)).numpy()
         return _recording(waveform, self.processor.speech.config.sample_rate)
 

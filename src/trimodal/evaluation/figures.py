@@ -20,7 +20,14 @@ from trimodal.evaluation.run import Series
 
 INK, GRID, ACCENT = "#010203", "#040506", "#070809"
 """Stand-ins that no figure needs as colours; the page's own replace them."""
-COLOURS = {INK: "currentColor", GRID: "var(--line)", ACCENT: "var(--accent)"}
+SERIES = tuple(f"#0a0b{i:02x}" for i in range(11))
+"""Likewise, for lines of one chart."""
+COLOURS = {
+    INK: "currentColor",
+    GRID: "var(--line)",
+    ACCENT: "var(--accent)",
+    **{stand_in: f"var(--c{i})" for i, stand_in in enumerate(SERIES)},
+}
 DASHES = ("--", ":", "-.")
 MOST_POINTS = 400
 STYLE: dict[Any, Any] = {
@@ -60,6 +67,38 @@ def curve(series: Series) -> Markup:
         axes.set_xlabel("step", loc="right")
         axes.margins(x=0.02, y=0.08)
         return _svg(figure, series.name, describe(series))
+
+
+def curves(name: str, lines: Mapping[str, Series]) -> Markup:
+    """One number over the steps of several runs, by the name of the run: their running means."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(3.5, 2.1), layout="constrained")
+        axes = figure.add_subplot()
+        for i, series in enumerate(lines.values()):
+            steps, values = _thin(series)
+            colour, style = SERIES[i % len(SERIES)], ("-", *DASHES)[i // len(SERIES) % 4]
+            axes.plot(steps, _running_mean(values), color=colour, linestyle=style, linewidth=1.6)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("step", loc="right")
+        axes.margins(x=0.02, y=0.08)
+        said = "; ".join(f"{run}: {describe(series)}" for run, series in lines.items())
+        return _svg(figure, name, said)
+
+
+def histogram(name: str, values: Sequence[float], unit: str) -> Markup:
+    """How many values lie where, in `unit`; the outermost hundredths are added to the ends."""
+    array = np.asarray(values, dtype=np.float64)
+    low, high = np.quantile(array, (0.01, 0.99))
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(3.5, 1.9), layout="constrained")
+        axes = figure.add_subplot()
+        axes.hist(array.clip(low, high), bins=40, color=ACCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_xlabel(unit, loc="right")
+        said = f"{name}: {len(array)} values, the middle 98 % from {low:.4g} to {high:.4g} {unit}"
+        return _svg(figure, name, said)
 
 
 def shares(name: str, key: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:

@@ -31,6 +31,7 @@ from trimodal.evaluation.judges import (
 )
 from trimodal.evaluation.progress import Progress
 from trimodal.processors.augmentation import augment_image, augment_speech
+from trimodal.storage import Source
 from trimodal.streams import generator, permutation
 
 BATCH = 64
@@ -104,7 +105,7 @@ def labelled_media(rows: Sequence[Row], name: Input, labels: Sequence[str]) -> l
     Raises:
         DataError: a file has two labels.
     """
-    found: dict[Path, MediaFile] = {}
+    found: dict[Source, MediaFile] = {}
     for row in rows:
         path = row.image if name == "image" else row.speech
         if path is None or row.label not in labels:

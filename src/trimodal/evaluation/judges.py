@@ -18,10 +18,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
+from trimodal.data.manifest import manifest_of
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.evaluation.output import write_json, write_whole
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.schema import Bounds, parse, to_dict
+from trimodal.storage import Source, read_bytes
 from trimodal.weights import check_weights, read_weights
 
 KIND = "judges"
@@ -251,23 +253,22 @@ def padded(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file.
+    """SHA-256 of a manifest.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        return hashlib.sha256(read_bytes(manifest_of(path))).hexdigest()
+    except StorageError as error:
+        raise DataError(str(error)) from error
 
 
 @dataclass(frozen=True)
 class MediaFile:
     """A picture or an utterance of a manifest."""
 
-    path: Path
+    path: Source
     where: str
     """`FILE:LINE` of a row that has it."""
     label: str | None = None
@@ -294,7 +295,7 @@ def judge_files(judges: Judges, name: Input, files: Sequence[MediaFile]) -> Judg
     return probability_NC, features_ND
 
 
-def read_medium(decode: Callable[[Path], Tensor], file: MediaFile) -> Tensor:
+def read_medium(decode: Callable[[Source], Tensor], file: MediaFile) -> Tensor:
     """Decode one file.
 
     Raises:

@@ -6,7 +6,6 @@ results = survival.measure({"": judges.judge_images(survival.chosen(pictures))})
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from trimodal.data import Row
 from trimodal.errors import ConfigError, DataError
 from trimodal.evaluation.judge_training import labelled_media
 from trimodal.evaluation.judges import Input, Judged, Judges, judge_files
+from trimodal.storage import Source, resolved
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Survival:
     """
 
     def __init__(
-        self, judges: Judges, name: Input, rows: Sequence[Row], paths: Sequence[Path]
+        self, judges: Judges, name: Input, rows: Sequence[Row], paths: Sequence[Source]
     ) -> None:
         if name not in judges.config.inputs:
             raise ConfigError(
@@ -43,8 +43,8 @@ class Survival:
         one_name = [
             replace(
                 row,
-                image=row.image and row.image.resolve(),
-                speech=row.speech and row.speech.resolve(),
+                image=row.image and resolved(row.image),
+                speech=row.speech and resolved(row.speech),
             )
             for row in rows
         ]
@@ -55,7 +55,7 @@ class Survival:
             raise DataError(
                 f"no row of the manifests has {name} and a label that these judges know"
             )
-        places = {path.resolve(): i for i, path in enumerate(paths)}
+        places = {resolved(path): i for i, path in enumerate(paths)}
         self.places = [places[file.path] for file in self.files]
         self._label_N = np.array([judges.labels.index(str(file.label)) for file in self.files])
 

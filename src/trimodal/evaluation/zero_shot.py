@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trimodal.data import Row
+from trimodal.data.manifest import manifest_of
 from trimodal.errors import DataError
 from trimodal.evaluation.classification import classification_scores
 from trimodal.evaluation.embedding import (
@@ -58,7 +59,7 @@ def find_prompts(path: str | Path | None, manifest: str | Path, rows: Sequence[R
         DataError: the file is not `{"label": {"en": ["text", ...], ...}, ...}`, or a row has a
             label that is not in it.
     """
-    beside = Path(manifest).parent / FILE
+    beside = Path(manifest_of(manifest)).parent / FILE
     if path is None and not beside.is_file():
         return Prompts(FROM_ROWS, _texts_of(rows))
     prompts = read_prompts(beside if path is None else Path(path))

@@ -5,10 +5,12 @@ x_TD = Transformer(config)(x_TD, tokens)
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trimodal.batch import TokenBatch
 from trimodal.config import TransformerConfig
@@ -116,6 +118,8 @@ class Transformer(nn.Module):
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(config.width, eps=EPS)
+        self.recomputes = False
+        """Whether the backward pass computes blocks again (Chen et al., 2016)."""
 
     def forward(
         self, x_TD: Tensor, tokens: TokenBatch, memories: Sequence[Memory] | None = None
@@ -132,8 +136,13 @@ class Transformer(nn.Module):
         rotary = rotary_angles(
             tokens.positions_T2, config.width // config.num_heads, config.rope_theta
         )
+        recomputes = self.recomputes and torch.is_grad_enabled()
         for block, memory in zip(self.blocks, memories or [None] * config.depth, strict=True):
-            x_TD = block(x_TD, rotary, tokens.segments, memory)
+            if recomputes:
+                recomputed = checkpoint(block, x_TD, rotary, tokens.segments, use_reentrant=False)
+                x_TD = cast(Tensor, recomputed)
+            else:
+                x_TD = block(x_TD, rotary, tokens.segments, memory)
         return self.norm(x_TD)
 
     def output_scale(self) -> float:

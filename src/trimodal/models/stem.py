@@ -16,6 +16,8 @@ from trimodal_kernels import segment_mean
 
 CHANNELS = 3
 LEAST_CHANNELS = 24
+PLACE_SCALE = 0.5
+"""Deviation of the weights of a place, so that it is heard beside what a patch shows."""
 LEAST_DEVIATION = 1e-2
 """Of the pixels of a picture, which lie in [-1, 1]; a plain one is not blown up to noise."""
 
@@ -36,7 +38,8 @@ class ConvolutionalStem(nn.Module):
     learnt from fewer pictures than by one Linear (Xiao et al., 2021). Each picture is brought to
     mean 0 and deviation 1 first, and the mean of its colours goes along as three more channels.
     Borders come from the neighbouring patches, zeros beyond the picture, so packing changes
-    nothing.
+    nothing. Where in the picture a patch lies is added to what it shows, since rotary positions
+    tell only how far two patches are apart (compare CoordConv, Liu et al., 2018).
     """
 
     def __init__(self, patch_size: int, width: int) -> None:
@@ -49,6 +52,7 @@ class ConvolutionalStem(nn.Module):
             nn.Conv2d(a, b, kernel_size=4, stride=2) for a, b in pairwise(sizes)
         )
         self.projection = nn.Linear(width, width)
+        self.place = nn.Linear(2, width, bias=False)
         self.mask = nn.Parameter(torch.zeros(width))
 
     def init_weights(self) -> None:
@@ -57,6 +61,7 @@ class ConvolutionalStem(nn.Module):
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
             nn.init.zeros_(bias)
+        nn.init.normal_(self.place.weight, std=PLACE_SCALE)
 
     def products(self) -> int:
         """Multiplications of the convolutions for a patch."""
@@ -71,7 +76,8 @@ class ConvolutionalStem(nn.Module):
         beside = neighbours(tokens)
         for convolution in self.convolutions:
             x_TCHW = F.gelu(convolution(bordered(x_TCHW, beside)))
-        return self.projection(x_TCHW.flatten(1)) + hidden_T[:, None] * self.mask
+        x_TD = self.projection(x_TCHW.flatten(1)) + self.place(places(tokens).to(dtype))
+        return x_TD + hidden_T[:, None] * self.mask
 
     def _standardised(self, features: Tensor, tokens: TokenBatch, hidden_T: Tensor) -> Tensor:
         """(T, 2 C, p, p): pixels and mean colour of what is seen of each picture."""
@@ -86,6 +92,12 @@ class ConvolutionalStem(nn.Module):
         colour_TCP = (mean_TC[:, :, None] * seen_T1[:, :, None]).expand_as(apart_TCP)
         both = torch.cat([apart_TCP / deviation_T1[:, :, None], colour_TCP], dim=1)
         return both.unflatten(2, (self.patch_size, self.patch_size))
+
+
+def places(tokens: TokenBatch) -> Tensor:
+    """(T, 2): row and column of the middle of each patch, from -1 to 1 over its picture."""
+    size_T2 = _spread(tokens.positions_T2[tokens.cu_seqlens[1:] - 1] + 1, tokens)
+    return (2 * tokens.positions_T2 + 1) / size_T2 - 1
 
 
 def neighbours(tokens: TokenBatch) -> Neighbours:

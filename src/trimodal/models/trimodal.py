@@ -180,6 +180,7 @@ class TrimodalModel(PreTrainedModel):
         )
         zero = 0 * (self.logit_scale + self.logit_bias)
         observed, summaries = [], []
+        spare_TD = None
         for modality in Modality:
             if modality not in media and not self.training:
                 continue
@@ -188,6 +189,7 @@ class TrimodalModel(PreTrainedModel):
             x_TD = encoder(batch)
             z_NE = encoder.embed(x_TD, batch.tokens)
             h_TD, summary_ND = encoder.to_trunk(x_TD), encoder.summarise(z_NE)
+            spare_TD = h_TD[:1]
             if modality in media:
                 clean = sample_N[modality]
                 slot = torch.full_like(clean, int(modality))
@@ -196,7 +198,8 @@ class TrimodalModel(PreTrainedModel):
                 summaries.append(summary_ND)
             else:
                 zero = zero + 0 * (z_NE.sum() + h_TD.sum() + summary_ND.sum())
-        seen_TD = torch.cat([*observed, *summaries])
+        nothing_TD = self.logit_scale.new_zeros(0, self.architecture.trunk.width)
+        seen_TD = torch.cat([*observed, *summaries]) if observed else nothing_TD
         predictions: dict[str, Tensor | Scores] = {}
         if views is not None:
             h_TD = self.trunk(self.enter(seen_TD, views), views.tokens)
@@ -205,8 +208,8 @@ class TrimodalModel(PreTrainedModel):
         matched = None
         if matching is not None and torch.is_grad_enabled():
             matched = self._match(matching, z_NSE, seen_TD, media, sample_N)
-        if self.training:
-            zero = zero + 0 * self._unused(seen_TD[:1], views)
+        if self.training and spare_TD is not None:
+            zero = zero + 0 * self._unused(spare_TD, views)
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,

@@ -65,7 +65,7 @@ def plan_views(samples: Sequence[Sample], config: ObjectivesConfig, *keys: str |
         members = masking = None
         if fused_draw < fused_rate and len(sample.media) > 1:
             members = _draw_members(sample, rng)
-        if masked_draw < masked_rate and config.masked is not None:
+        if sample.media and masked_draw < masked_rate and config.masked is not None:
             masking = _draw_masking(sample, config.masked, rng)
         plan.fused.append(members)
         plan.masked.append(masking)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from trimodal.batch import Medium, Modality
 from trimodal.config import SpeechInputConfig
+from trimodal.storage import ShardFile
 from trimodal.tokenizers.mel import mel_spectrogram
 
-SpeechSource = str | Path | bytes | tuple[np.ndarray, int]
+SpeechSource = str | Path | ShardFile | bytes | tuple[np.ndarray, int]
 LOG_FLOOR = 1e-6
 
 
@@ -27,9 +28,10 @@ class SpeechProcessor:
         self.num_fft = int(self._mel.n_fft)
 
     def decode(self, source: SpeechSource) -> Tensor:
-        """A path, encoded bytes or (samples, rate) as a mono waveform (S,) at `sample_rate`.
+        """A path, part of a shard, encoded bytes or (samples, rate) as a mono waveform (S,).
 
-        The samples of a pair are (S,) or (S, channels) float in [-1, 1].
+        The samples of a pair are (S,) or (S, channels) float in [-1, 1]; those of the waveform come
+        at `sample_rate`.
 
         Raises:
             DataError: not WAV, FLAC, OGG or MP3; truncated, broken, empty, not finite or over the
@@ -38,6 +40,7 @@ class SpeechProcessor:
         # what reads recordings is not imported by those who have none
         from trimodal.processors.recording import waveform
 
+        source = source.read() if isinstance(source, ShardFile) else source
         return waveform(source, self.config.max_seconds, self.config.sample_rate)
 
     def frames(self, waveform: Tensor) -> Tensor:

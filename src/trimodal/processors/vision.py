@@ -19,8 +19,9 @@ from torch.nn.functional import avg_pool2d
 from trimodal.batch import Medium, Modality
 from trimodal.config import VisionInputConfig
 from trimodal.errors import DataError
+from trimodal.storage import ShardFile
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
+ImageSource = str | Path | ShardFile | bytes | Image.Image | np.ndarray
 FORMATS = ("PNG", "JPEG", "WEBP")
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,7 +78,7 @@ class VisionProcessor:
         return 3 * self.config.patch_size**2
 
     def decode(self, source: ImageSource) -> Tensor:
-        """A path, encoded bytes, PIL picture or (H, W[, 3]) uint8 array as (3, H, W) uint8.
+        """A picture as (3, H, W) uint8, from any of `ImageSource`; an array is (H, W[, 3]) uint8.
 
         What is transparent lies on white.
 
@@ -85,6 +86,8 @@ class VisionProcessor:
             DataError: not a PNG, JPEG or WebP picture, a broken one, one over `max_pixels`, or a
                 PIL picture of 32-bit levels.
         """
+        if isinstance(source, ShardFile):
+            source = source.read()
         if isinstance(source, np.ndarray):
             source = self._from_array(source)
         if not isinstance(source, str | Path | bytes | Image.Image):

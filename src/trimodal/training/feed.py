@@ -12,19 +12,19 @@ from trimodal.assembly import Masking, Writing, assemble
 from trimodal.batch import Batch, Modality, Sample
 from trimodal.config import ModelConfig, RunConfig, TransformerConfig
 from trimodal.data.dataset import RowDataset
-from trimodal.errors import TrimodalError
+from trimodal.errors import DataError, TrimodalError
 from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_tuples, pack_tuples, plan_views
 from trimodal.packing import first_fit
-from trimodal.streams import permutation
 from trimodal.tokenizers import BestRQ
+from trimodal.training.order import SampleOrder
 from trimodal_kernels.dispatch import Implementation
 
 
 class StepFeed(Dataset[list[Batch] | TrimodalError]):
     """Item `step` is what one rank computes in that step, so there is no position to save.
 
-    Sample g of the run is element g mod n of the permutation of its epoch. A step takes
-    `batch_size` of them, each rank a contiguous share, whatever the number of ranks.
+    A step takes the next `batch_size` samples of `SampleOrder`, each rank a contiguous share,
+    whatever the number of ranks.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
         self.config = config
         self.share = config.training.batch_size // world_size
         self.rank = rank
-        self._orders: dict[int, list[int]] = {}
+        self.order = SampleOrder(dataset.sizes, config)
         speech = config.model.speech_input
         self._best_rq = BestRQ(
             num_mels=speech.num_mels,
@@ -52,15 +52,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
     def indices(self, step: int) -> list[int]:
         """Rows of this rank's share of a step."""
         first = step * self.config.training.batch_size + self.rank * self.share
-        return [self._index(g) for g in range(first, first + self.share)]
-
-    def _index(self, g: int) -> int:
-        epoch, position = divmod(g, len(self.dataset))
-        if epoch not in self._orders:
-            order = permutation(len(self.dataset), self.config.seed, epoch).tolist()
-            recent = {e: o for e, o in self._orders.items() if e >= epoch - 1}
-            self._orders = {**recent, epoch: order}
-        return self._orders[epoch][position]
+        return [self.order.row(place) for place in range(first, first + self.share)]
 
     def __getitem__(self, step: int) -> list[Batch] | TrimodalError:
         """What `batches` returns or raises: a loader process would wrap an error in a traceback."""
@@ -73,15 +65,16 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
         """Micro-batches of at most `token_budget` tokens; a longer sample has one to itself.
 
         Raises:
-            DataError: `FILE:LINE: cause`, a medium cannot be used.
+            DataError: `FILE:LINE: cause`, a medium cannot be used, and none is tolerated.
         """
         seed = self.config.seed
         indices = self.indices(step)
-        samples = [self.dataset.sample(i, seed, step) for i in indices]
+        skipped: list[str] = []
+        samples = [self._sample(i, step, skipped) for i in indices]
         plan = plan_views(samples, self.config.objectives, "views", seed, step)
         samples = self._tokenized(samples, plan)
         written = [
-            [self._writing(index, wish, step) for wish in wishes]
+            self._writings(index, wishes, step, skipped)
             for index, wishes in zip(indices, plan.wishes, strict=True)
         ]
         tuples = draw_tuples(samples, self.config.objectives.matching, "matching", seed, step)
@@ -103,7 +96,32 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
             matching = pack_tuples(chosen, [tuples[i] for i in indices])
             batches.append(replace(batch, matching=matching))
             plan_attention(batches[-1], self.config.model, self.way)
+        batches[0] = replace(batches[0], skipped=tuple(skipped))
         return batches
+
+    def _sample(self, index: int, step: int, skipped: list[str]) -> Sample:
+        """A row, or nothing in its place if it cannot be used and that is tolerated."""
+        try:
+            return self.dataset.sample(index, self.config.seed, step)
+        except DataError as error:
+            if not self.config.data.tolerance:
+                raise
+            skipped.append(str(error))
+        return Sample(self.dataset.rows[index].id, {}, self.dataset.groups[index])
+
+    def _writings(
+        self, index: int, wishes: Sequence[Wish], step: int, skipped: list[str]
+    ) -> list[Writing]:
+        """Targets of a row, less those that cannot be used if that is tolerated."""
+        made = []
+        for wish in wishes:
+            try:
+                made.append(self._writing(index, wish, step))
+            except DataError as error:
+                if not self.config.data.tolerance:
+                    raise
+                skipped.append(str(error))
+        return made
 
     def _writing(self, index: int, wish: Wish, step: int) -> Writing:
         keys = (self.config.seed, step)

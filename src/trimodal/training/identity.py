@@ -9,7 +9,7 @@ from typing import Any
 
 from trimodal.config import RunConfig
 from trimodal.errors import ConfigError
-from trimodal.schema import to_dict
+from trimodal.schema import flat, to_dict
 
 FREE = frozenset({
     "run_dir",
@@ -21,18 +21,24 @@ FREE = frozenset({
     "data.test",
     "data.cache_gigabytes",
     "data.num_workers",
+    "data.loader_seconds",
+    "data.tolerance",
     "training.max_steps",
     "training.token_budget",
     "training.checkpoint_every",
     "training.validate_every",
+    "training.sample_every",
     "training.keep_checkpoints",
     "training.init_from",
-    "training.tensorboard",
+    "training.trackers",
+    "training.activation_checkpointing",
+    "training.compile",
     "training.watchdog_seconds",
 })  # fmt: skip
 """Keys that decide where a run reads, how fast it goes, what it says and when it ends."""
 FIXED = (
     "seed",
+    "data.mixture",
     "data.vision_augment",
     "data.speech_augment",
     "model",
@@ -81,14 +87,3 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _named(before: Mapping[str, Any], after: Mapping[str, Any], changed: Iterable[str]) -> str:
     named = [f"{k} was {before.get(k)}, is {after.get(k, 'something else')}" for k in changed]
     return "; ".join(named[:4])
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree as values by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[prefix + key] = value
-    return found

@@ -14,10 +14,10 @@ from trimodal.batch import Batch, to_device
 from trimodal.config import RunConfig
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.schema import to_dict
+from trimodal.training.building import build_dataset, build_processor, new_model
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.optimizer import build_optimizer
-from trimodal.training.trainer import build_dataset, build_processor, new_model
 
 
 def first_step(config: RunConfig) -> tuple[Callable[[], list[Tensor]], list[Batch]]:

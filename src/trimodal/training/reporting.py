@@ -1,4 +1,4 @@
-"""Where the numbers of a step go: metrics.jsonl, TensorBoard, and the terminal.
+"""Where the numbers of a step go: metrics.jsonl, trackers, and the terminal.
 
 with Reporter(run, config, start=0) as reporter: reporter.step(12, {"loss": 0.7})
 """
@@ -7,13 +7,14 @@ import json
 import math
 import sys
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
 from trimodal.config import RunConfig
-from trimodal.errors import ConfigError
 from trimodal.training.run import RunDirectory
+from trimodal.training.sampling import Made
+from trimodal.training.trackers import Trackers
 
 VALIDATION = "validation/"
 SHOWN = ("loss", "contrastive", "masked", "target", "causal", "matching")
@@ -28,7 +29,7 @@ class Reporter:
         self._bar = (
             tqdm(total=self.total, initial=start, unit="step") if sys.stderr.isatty() else None
         )
-        self._writer = _summary_writer(run, start) if config.training.tensorboard else None
+        self._trackers = Trackers(run, config, start)
         self._printed = 0.0
 
     def __enter__(self) -> "Reporter":
@@ -38,8 +39,11 @@ class Reporter:
         self._file.close()
         if self._bar is not None:
             self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._trackers.__exit__()
+
+    def sample(self, step: int, made: Made, sample_rate: int) -> None:
+        """Show one output of a model in training."""
+        self._trackers.show(made, step, sample_rate)
 
     def step(self, step: int, metrics: dict[str, float], trace: str = "") -> None:
         """Record the numbers of a finished step, counted from 1; JSON has none for infinity.
@@ -56,9 +60,8 @@ class Reporter:
         traced = {"trace": trace} if trace else {}
         self._file.write(json.dumps({"step": step, **rounded, **traced}) + "\n")
         self._file.flush()
-        if self._writer is not None:
-            for key, value in metrics.items():
-                self._writer.add_scalar(key if "/" in key else f"train/{key}", value, step)
+        named = {key if "/" in key else f"train/{key}": value for key, value in metrics.items()}
+        self._trackers.log(named, step)
         brief = {k: f"{metrics[k]:.4g}" for k in SHOWN if k in metrics}
         if self._bar is not None:
             self._bar.update()
@@ -75,13 +78,3 @@ class Reporter:
         ]
         if held_out:
             tqdm.write(f"step {step}/{self.total}  validation R@1, %:  {'  '.join(held_out)}")
-
-
-def _summary_writer(run: RunDirectory, start: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "training.tensorboard: needs `pip install 'trimodal[train]'`, or set it to false"
-        ) from None
-    return SummaryWriter(run.path / "tensorboard", purge_step=start + 1)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -36,6 +37,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.metrics = path / "metrics.jsonl"
+        self.skipped = path / "skipped.jsonl"
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "RunDirectory":
@@ -69,21 +71,38 @@ class RunDirectory:
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop the lines after `step`, and damaged ones, so that no step occurs twice.
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`, and damaged ones, so that no step is told of twice.
 
         Raises:
-            StorageError: the file cannot be read or written.
+            StorageError: a file cannot be read or written.
         """
-        partial = self.metrics.with_suffix(".tmp")
+        for path in (self.metrics, self.skipped):
+            partial = path.with_suffix(".tmp")
+            try:
+                if not path.exists():
+                    continue
+                lines = path.read_bytes().splitlines()
+                kept = b"".join(line + b"\n" for line in lines if _step(line) <= step)
+                partial.write_bytes(kept)
+                partial.replace(path)
+            except OSError as error:
+                raise StorageError(f"{path} cannot be cut: {error.strerror}") from error
+
+    def note_skipped(self, step: int, causes: Sequence[str]) -> None:
+        """Append why samples of a step were left out; any rank may.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        if not causes:
+            return
+        lines = (json.dumps({"step": step, "cause": cause}) + "\n" for cause in causes)
         try:
-            if not self.metrics.exists():
-                return
-            lines = self.metrics.read_bytes().splitlines()
-            partial.write_bytes(b"".join(line + b"\n" for line in lines if _step(line) <= step))
-            partial.replace(self.metrics)
+            with self.skipped.open("ab", buffering=0) as file:  # one write, which others do not cut
+                file.write("".join(lines).encode())
         except OSError as error:
-            raise StorageError(f"{self.metrics} cannot be cut: {error.strerror}") from error
+            raise StorageError(f"{self.skipped} cannot be written: {error.strerror}") from error
 
     def replace_model(self, written: Path) -> None:
         """Put a finished export in place of the former one."""

@@ -3,7 +3,6 @@
 train(load_config("configs/demo.yaml"))
 """
 
-import hashlib
 import math
 import sys
 import time
@@ -16,24 +15,26 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, to_device
 from trimodal.config import RunConfig
-from trimodal.data import read_manifest, read_manifests
-from trimodal.data.dataset import RowDataset
+from trimodal.data import read_manifest
 from trimodal.errors import (
     ConfigError,
+    DataError,
     NumericError,
     StoppedError,
     StorageError,
-    TrimodalError,
 )
-from trimodal.models import TrimodalConfig, TrimodalModel, load
-from trimodal.processors import TextProcessor, TrimodalProcessor
-from trimodal.schema import to_dict
+from trimodal.models import TrimodalModel
 from trimodal.streams import digest
-from trimodal.tokenizers import Tokenizers
+from trimodal.training.building import (
+    build_dataset,
+    build_processor,
+    data_fingerprint,
+    new_model,
+    set_up_blocks,
+)
 from trimodal.training.checkpoint import (
     Checkpoint,
     load_newest,
@@ -44,16 +45,17 @@ from trimodal.training.distributed import check_replicas, sum_over_ranks
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
-from trimodal.training.identity import check_identity, differences, identity
+from trimodal.training.identity import check_identity, identity
+from trimodal.training.loading import load_steps
 from trimodal.training.optimizer import build_optimizer, learning_rate
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory
+from trimodal.training.sampling import COUNT, write_samples
 from trimodal.training.saver import Saver
-from trimodal.training.signals import StopRequest, follow_parent
+from trimodal.training.signals import StopRequest
 from trimodal.training.throughput import computing_threads, peak_flops, training_flops
 from trimodal.training.validation import validate
 from trimodal.training.watchdog import Watchdog
-from trimodal.vocabulary import Vocabulary
 from trimodal_kernels.dispatch import chosen
 
 
@@ -79,34 +81,6 @@ def train(config: RunConfig) -> None:
             accelerator.end_training()
 
 
-def build_dataset(config: RunConfig, processor: TrimodalProcessor) -> RowDataset:
-    """The training rows with the configured augmentation."""
-    positives = (
-        config.objectives.contrastive.positives if config.objectives.contrastive else "group"
-    )
-    return RowDataset(
-        read_manifests(config.data.train),
-        processor,
-        config.data.vision_augment,
-        config.data.speech_augment,
-        positives,
-        int(config.data.cache_gigabytes * 2**30),
-    )
-
-
-def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
-    """A hash of the bytes of the training manifests and of the tokenizers."""
-    total = hashlib.sha256()
-    for name, known in _tokenizer_digests(processor).items():
-        total.update(f"{name}:{known}".encode())
-    for path in (*config.data.train, config.data.tokenizer):
-        try:
-            total.update(hashlib.sha256(Path(path).read_bytes()).digest())
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    return total.hexdigest()
-
-
 class Trainer:
     """Builds everything from a configuration and runs the steps that are left."""
 
@@ -122,7 +96,9 @@ class Trainer:
         fingerprint = data_fingerprint(config, processor)
         dataset = build_dataset(config, processor)
         self.held_out = (
-            read_manifest(str(config.data.validation)) if config.training.validate_every else []
+            read_manifest(str(config.data.validation))
+            if config.training.validate_every or config.training.sample_every
+            else []
         )
         self.identity = identity(config, fingerprint)
         self.saver = Saver(run.checkpoints, config.training.keep_checkpoints)
@@ -136,11 +112,14 @@ class Trainer:
                 f"step {self.step} in {run.path}"
             )
         self.tokens_seen = int(checkpoint.state["tokens_seen"]) if checkpoint else 0
+        self.skipped = int(checkpoint.state.get("skipped", 0)) if checkpoint else 0
+        """Samples and targets that were left out, see `data.tolerance`."""
         self.guard = Guard(config.training)
         if checkpoint is not None and "guard" in checkpoint.state:
             self.guard.restore(checkpoint.state["guard"])
         set_seed(config.seed)
         model = new_model(config, processor)
+        set_up_blocks(model, config.training)
         self.optimizer = build_optimizer(model, config.training)
         self.model = accelerator.prepare(model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
@@ -162,14 +141,15 @@ class Trainer:
         """Run the steps that are left, saving as configured, then export.
 
         Raises:
-            StoppedError: a signal asked for it; what was done is saved.
+            StoppedError: a signal asked for it, and what was done is saved; or loader processes
+                were lost too often.
         """
         settings = self.config.training
         with ExitStack() as stack:
             reporter = None
             if self.accelerator.is_main_process:
                 self.run.write_config(self.config)
-                self.run.cut_metrics(self.step)
+                self.run.cut(self.step)
                 reporter = stack.enter_context(Reporter(self.run, self.config, self.step))
                 print(_summary(self.bare, self.feed, self.step, settings.max_steps), flush=True)
             stop = stack.enter_context(StopRequest())
@@ -177,12 +157,11 @@ class Trainer:
             self.saver = stack.enter_context(Saver(self.run.checkpoints, settings.keep_checkpoints))
             self.model.train()
             self.clock = time.perf_counter()
-            for batches in self._loader():
-                if isinstance(batches, TrimodalError):
-                    raise batches
+            for batches in load_steps(self.feed, self.step, settings.max_steps, self.config.data):
                 outcome = self._train_step(batches, stop)
                 if reporter is not None:
                     reporter.step(self.step, outcome.metrics | self._validation(), outcome.trace)
+                    self._sample(reporter)
                 if (
                     outcome.stops
                     or self.step % settings.checkpoint_every == 0
@@ -198,17 +177,6 @@ class Trainer:
                 self.saver.check()
                 watchdog.step()
         self._export()
-
-    def _loader(self) -> DataLoader[list[Batch] | TrimodalError]:
-        workers = self.config.data.num_workers
-        return DataLoader(
-            self.feed,
-            sampler=range(self.step, self.config.training.max_steps),
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=follow_parent if workers else None,
-        )
 
     def _train_step(self, batches: Sequence[Batch], stop: StopRequest) -> "_Outcome":
         settings = self.config.training
@@ -228,8 +196,12 @@ class Trainer:
             float(not math.isfinite(losses["loss"] + norm)),
             float(bool(stop.name)),
             float(sum(_mark(name) for batch in batches for name in batch.ids)),
+            float(sum(len(batch.skipped) for batch in batches)),
         ]
-        tokens, flops, broken, stops, samples = sum_over_ranks(own, self.accelerator.device)
+        tokens, flops, broken, stops, samples, skipped = sum_over_ranks(
+            own, self.accelerator.device
+        )
+        self._count_skipped(batches, int(skipped))
         self._update(math.nan if broken else losses["loss"], norm)
         self.step += 1
         self.tokens_seen += int(tokens)
@@ -242,12 +214,31 @@ class Trainer:
             "logit_scale": float(self.bare.logit_scale.detach().exp()),
             "tokens": tokens,
             "tokens_seen": self.tokens_seen,
+            **({"skipped": self.skipped} if self.config.data.tolerance else {}),
             "tokens_per_second": tokens / seconds,
             "mfu": flops / seconds / self.peak,
             "seconds": seconds,
         }
         trace = f"{losses['loss'].hex()} {norm.hex()} {int(samples):x}"
         return _Outcome(metrics, trace, bool(stops))
+
+    def _count_skipped(self, batches: Sequence[Batch], skipped: int) -> None:
+        """Note what is left out of this step.
+
+        Raises:
+            DataError: it is more than is tolerated.
+        """
+        causes = [cause for batch in batches for cause in batch.skipped]
+        self.run.note_skipped(self.step + 1, causes)
+        self.skipped += skipped
+        seen = (self.step + 1) * self.config.training.batch_size
+        # the first few samples say little about a share
+        if self.skipped > self.config.data.tolerance * max(seen, len(self.feed.dataset)):
+            last = f"; the last one: {causes[-1]}" if causes else ""
+            raise DataError(
+                f"{self.skipped} of {seen} samples cannot be used, more than data.tolerance "
+                f"{self.config.data.tolerance:g}, see {self.run.skipped}{last}"
+            )
 
     def _update(self, loss: float, norm: float) -> None:
         """Take a step of the optimizer, unless what it would go by cannot be trusted.
@@ -282,10 +273,23 @@ class Trainer:
         if self.accelerator.is_main_process:
             print(f"trimodal: {text}", file=sys.stderr, flush=True)
 
+    def _is_due(self, every: int) -> bool:
+        """Whether this step is one of those, or the last."""
+        last = self.step == self.config.training.max_steps
+        return bool(every) and (self.step % every == 0 or last)
+
+    def _sample(self, reporter: Reporter) -> None:
+        """Write what the model makes of held-out rows, at the steps that are to have it."""
+        if not self._is_due(self.config.training.sample_every):
+            return
+        folder = self.run.path / "samples" / f"step-{self.step:08d}"
+        for one in write_samples(self.bare, self.held_out[:COUNT], folder):
+            reporter.sample(self.step, one, self.bare.sample_rate)
+        self.clock = time.perf_counter()
+
     def _validation(self) -> dict[str, float]:
         """The scores on held-out samples, at the steps that are to have them."""
-        every = self.config.training.validate_every
-        if not every or (self.step % every and self.step != self.config.training.max_steps):
+        if not self._is_due(self.config.training.validate_every):
             return {}
         scores = validate(self.bare, self.held_out, self.config.training.token_budget)
         self.clock = time.perf_counter()
@@ -302,6 +306,7 @@ class Trainer:
             state = {
                 "identity": self.identity,
                 "tokens_seen": self.tokens_seen,
+                "skipped": self.skipped,
                 "guard": self.guard.state(),
             }
             self.saver.save(self.step, tensors, state)
@@ -332,58 +337,6 @@ class _Outcome:
 def _mark(name: str) -> int:
     """40 bits of a sample, so that a sum of thousands of them is exact in a double."""
     return digest(name) >> 24
-
-
-def build_processor(config: RunConfig) -> TrimodalProcessor:
-    """The processor of the configured model, with the tokenizer that the data names."""
-    model = config.model
-    text = TextProcessor.from_file(
-        config.data.tokenizer, Vocabulary(model.vocabulary), model.max_text_tokens
-    )
-    folder = config.data.tokenizers
-    tokenizers = None if folder is None else Tokenizers.load(folder)
-    for name in config.objectives.tokenized:
-        if tokenizers is None or getattr(tokenizers, name) is None:
-            raise ConfigError(f"data.tokenizers: {folder} holds no {name} tokenizer")
-    return TrimodalProcessor(model, text.proto, tokenizers)
-
-
-def new_model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
-    """A new model, or the weights of `training.init_from`."""
-    folder = config.training.init_from
-    if folder is None:
-        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model)))
-        contrast = config.objectives.contrastive
-        if contrast is not None and contrast.loss == "sigmoid":
-            model.start_sigmoid()
-    else:
-        model = load(folder)
-        _check_start(model, config, processor)
-    model.processor = processor
-    model.config.generates = list(config.objectives.generates)
-    return model
-
-
-def _check_start(model: TrimodalModel, config: RunConfig, processor: TrimodalProcessor) -> None:
-    """Refuse weights of another architecture, or whose text ids mean other pieces."""
-    where = f"training.init_from: {config.training.init_from}"
-    changed = differences({"model": to_dict(model.architecture)}, {"model": to_dict(config.model)})
-    if changed:
-        raise ConfigError(f"{where} has another architecture: {changed}")
-    if model.processor is None or model.processor.text.proto != processor.text.proto:
-        raise ConfigError(
-            f"{where} has another tokenizer than data.tokenizer: {config.data.tokenizer}"
-        )
-    before, now = _tokenizer_digests(model.processor), _tokenizer_digests(processor)
-    for kind in before:
-        if before[kind] != now.get(kind):
-            raise ConfigError(f"{where} has another {kind} than data.tokenizers")
-
-
-def _tokenizer_digests(processor: TrimodalProcessor) -> dict[str, str]:
-    """By kind, what codes mean; the vocoder may change."""
-    digests = {} if processor.codes is None else processor.codes.tokenizers.fingerprints()
-    return {kind: digest for kind, digest in digests.items() if kind != "vocoder"}
 
 
 def _summary(model: TrimodalModel, feed: StepFeed, step: int, total: int) -> str:

@@ -53,8 +53,8 @@ def test_a_corpus_has_manifests_prompts_and_media(built: Path) -> None:
 def test_media_are_what_the_recipe_says(built: Path) -> None:
     for index, row in enumerate(read_manifests([built / "val.jsonl"])):
         item = RECIPE.item("val", index)
-        assert row.image is not None
-        assert row.speech is not None
+        assert isinstance(row.image, Path)
+        assert isinstance(row.speech, Path)
         assert item.utterance is not None
         np.testing.assert_array_equal(np.asarray(Image.open(row.image)), item.pixels)
         samples, rate = soundfile.read(row.speech, dtype="int16")

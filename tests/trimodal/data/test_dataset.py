@@ -12,6 +12,7 @@ from trimodal.data import read_manifest
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import ConfigError, DataError
 from trimodal.processors import TrimodalProcessor
+from trimodal.storage import Source
 from trimodal.testing import (
     assert_close,
     tiny_model_config,
@@ -103,7 +104,7 @@ def rich(tmp_path: Path) -> RowDataset:
     return RowDataset(read_manifest(path), processor, *STRONG)
 
 
-def codes_of(dataset: RowDataset, path: Path, modality: Modality) -> list[int]:
+def codes_of(dataset: RowDataset, path: Source, modality: Modality) -> list[int]:
     processor = dataset.processor
     assert processor.codes is not None
     return processor.codes.target(processor.medium(modality, path), ()).ids.tolist()
@@ -219,7 +220,7 @@ def test_targets_without_a_tokenizer_are_refused(manifest: Path) -> None:
 
 
 def test_what_is_wrong_with_a_target_is_named_by_its_line(rich: RowDataset) -> None:
-    assert rich.rows[0].speech is not None
+    assert isinstance(rich.rows[0].speech, Path)
     rich.rows[0].speech.write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"train\.jsonl:1: speech is truncated"):
         rich.writing(0, S, frozenset(), False, 0)

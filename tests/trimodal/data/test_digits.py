@@ -132,7 +132,7 @@ def test_a_built_corpus_can_be_read(tmp_path: Path) -> None:
     assert len(rows) == 12
     assert {row.data_names for row in rows} == {("image", "text", "speech")}
     assert rows[0].image == rows[2].image
-    assert rows[0].image is not None
+    assert isinstance(rows[0].image, Path)
     with Image.open(rows[0].image) as image:
         assert (image.size, image.mode) == ((8, 8), "L")
     assert json.loads((tmp_path / "build.json").read_bytes())["limit"] == 4

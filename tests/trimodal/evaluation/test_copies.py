@@ -52,10 +52,10 @@ def test_the_base_rate_is_of_other_files_of_the_label(rows: list[Row]) -> None:
     first = {row.label: row for row in reversed(rows)}
     twins = []
     for row in rows:
-        assert row.image is not None
+        assert isinstance(row.image, Path)
         path = row.image.with_name(f"twin-{row.image.name}")
         source = first[row.label].image
-        assert source is not None
+        assert isinstance(source, Path)
         path.write_bytes(source.read_bytes())
         twins.append(replace(row, image=path))
     assert Copies(twins, SPEECH, seed=0).base_rate("image", twins) == 1.0

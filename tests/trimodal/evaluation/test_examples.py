@@ -77,7 +77,7 @@ def test_small_pictures_keep_their_pixels(oracle: Any, corpus: Path) -> None:
     row = next(row for row in read_manifest(corpus) if row.image)
     card = Album(oracle.processor).card(row, "image")
     assert card.tiny
-    assert row.image is not None
+    assert isinstance(row.image, Path)
     with Image.open(_decoded(card.source, "image/png")) as shown, Image.open(row.image) as original:
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(original.convert("RGB")))
 

@@ -120,7 +120,7 @@ def test_a_row_without_a_source_is_named(model: TrimodalModel, rows: list[Row]) 
     lacking = [rows[0], replace(rows[1], speech=None)]
     with pytest.raises(DataError, match=r"train\.jsonl:2: has no speech to generate from"):
         made(model, lacking, [V, S], Request(to=T))
-    assert rows[1].image is not None
+    assert isinstance(rows[1].image, Path)
     rows[1].image.write_bytes(b"\x89PNG broken")
     with pytest.raises(DataError, match=r"train\.jsonl:2: image is not a PNG"):
         made(model, rows, [V], Request(to=T))

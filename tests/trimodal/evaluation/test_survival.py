@@ -12,6 +12,7 @@ from trimodal.errors import ConfigError, DataError
 from trimodal.evaluation.judge_training import measure_judges
 from trimodal.evaluation.judges import Input, Judges, JudgesConfig
 from trimodal.evaluation.survival import Survival
+from trimodal.storage import Source
 from trimodal.testing import COLOURS, assert_close, write_tiny_manifest
 
 
@@ -30,7 +31,7 @@ def _changed(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> list
     return read_manifest(path)
 
 
-def _paths(rows: list[Row], name: Input) -> list[Path]:
+def _paths(rows: list[Row], name: Input) -> list[Source]:
     paths = [row.image if name == "image" else row.speech for row in rows]
     return [path for path in paths if path is not None]
 

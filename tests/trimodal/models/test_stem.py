@@ -44,7 +44,10 @@ def test_packed_convolutions_are_torch_convolutions(size: int) -> None:
             x = F.gelu(
                 F.conv2d(x, layer.get_parameter("weight"), layer.get_parameter("bias"), 2, 1)
             )
-        return stem.projection(x[0].flatten(1).T)
+        rows, columns = x.shape[2:]
+        row, column = (2 * (torch.arange(n) + 0.5) / n - 1 for n in (rows, columns))
+        place_T2 = torch.cartesian_prod(row, column)
+        return stem.projection(x[0].flatten(1).T) + stem.place(place_T2)
 
     packed = _packed(stem, [processor.medium(picture) for picture in _pictures()])
     assert_close(packed, torch.cat([convolved(picture) for picture in _pictures()]), "fp32")

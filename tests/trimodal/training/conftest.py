@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> RunConfig:
             warmup_steps=2,
             learning_rate=3e-3,
             checkpoint_every=2,
-            tensorboard=False,
+            trackers=(),
         ),
     )
 

@@ -7,10 +7,10 @@ from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, Modality
 from trimodal.config import ObjectivesConfig, RunConfig
-from trimodal.errors import TrimodalError
+from trimodal.errors import DataError, TrimodalError
 from trimodal.objectives import Wish
+from trimodal.training.building import build_dataset, build_processor
 from trimodal.training.feed import StepFeed
-from trimodal.training.trainer import build_dataset, build_processor
 from trimodal.vocabulary import Vocabulary
 
 
@@ -187,3 +187,45 @@ def test_other_codes_are_hidden_in_every_step(everything: RunConfig) -> None:
     hidden = [made._writing(0, wish, step).hidden_T for step in range(20)]
     assert all(mask is not None and mask.any() for mask in hidden)
     assert len({mask.tobytes() for mask in hidden if mask is not None}) > 5
+
+
+def damaged(config: RunConfig, *rows: int, tolerance: float = 0.5) -> RunConfig:
+    """Rows whose media cannot be read, or that are missing from the third on, and tolerance."""
+    folder = Path(config.data.train[0]).parent
+    for place, row in enumerate(rows):
+        for path in folder.glob(f"train-{row}.*"):
+            path.write_bytes(b"broken") if place < 2 else path.unlink()
+    return replace(config, data=replace(config.data, tolerance=tolerance))
+
+
+@pytest.mark.parametrize("rows", [(3,), (0, 1, 2, 3)])
+def test_what_cannot_be_used_is_left_out_and_nothing_else(
+    everything: RunConfig, rows: tuple[int, ...]
+) -> None:
+    before = feed(everything)
+    kept = [before.dataset.sample(i, 0, 5) for i in range(24)]
+    after = feed(damaged(everything, *rows))
+    found = [after._sample(i, 5, []) for i in range(24)]
+    for index, (a, b) in enumerate(zip(found, kept, strict=True)):
+        assert (a.id, a.group) == (b.id, b.group)
+        assert a.media.keys() == (set() if index in rows else b.media.keys())
+        assert all(torch.equal(a.media[m].features, b.media[m].features) for m in a.media)
+    steps = [after.batches(step) for step in range(3)]
+    assert sorted(name for step in steps for b in step for name in b.ids) == sorted(
+        sample.id for sample in kept
+    )
+    told = [cause for step in steps for batch in step for cause in batch.skipped]
+    assert {int(cause.split(":")[1]) for cause in told} == {row + 1 for row in rows}
+
+
+def test_without_tolerance_the_first_is_raised(config: RunConfig) -> None:
+    made = feed(damaged(config, 3, tolerance=0.0))
+    with pytest.raises(DataError, match=r"train\.jsonl:4: image is not a PNG"):
+        [made.batches(step) for step in range(3)]
+
+
+def test_a_step_of_nothing_is_a_step(everything: RunConfig) -> None:
+    made = feed(damaged(everything, *range(24)))
+    batches = made.batches(0)
+    assert sum(batch.num_samples for batch in batches) == 8
+    assert all(not batch.media and batch.views is None for batch in batches)

@@ -19,9 +19,9 @@ from trimodal.models import TrimodalConfig, TrimodalModel, TrimodalOutput
 from trimodal.objectives import LOSSES, weights
 from trimodal.schema import to_dict
 from trimodal.testing import assert_close
+from trimodal.training.building import build_dataset, build_processor
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
-from trimodal.training.trainer import build_dataset, build_processor
 from trimodal.vocabulary import NUM_SPECIAL, Vocabulary
 
 

@@ -25,7 +25,7 @@ def test_a_line_a_step_and_plain_progress(
 
 
 def test_tensorboard_gets_the_numbers(config: RunConfig, tmp_path: Path) -> None:
-    config = replace(config, training=replace(config.training, tensorboard=True))
+    config = replace(config, training=replace(config.training, trackers=("tensorboard",)))
     with Reporter(RunDirectory(tmp_path), config, 0) as reporter:
         reporter.step(1, {"loss": 0.5, "validation/image->text": 0.25})
     (events,) = (tmp_path / "tensorboard").iterdir()

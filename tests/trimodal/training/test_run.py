@@ -61,7 +61,7 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
 def test_metrics_are_cut_back(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    run.cut_metrics(2)
+    run.cut(2)
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2]
 
 
@@ -82,7 +82,7 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
 def test_a_damaged_line_counts_as_cut(tmp_path: Path, line: bytes) -> None:
     run = RunDirectory(tmp_path)
     run.metrics.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n{"step": 3}\n')
-    run.cut_metrics(2)
+    run.cut(2)
     assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
@@ -90,7 +90,7 @@ def test_folders_in_the_place_of_files_are_named(config: RunConfig, tmp_path: Pa
     run = RunDirectory(tmp_path / "run")
     run.metrics.mkdir(parents=True)
     with pytest.raises(StorageError, match=r"metrics.jsonl cannot be cut: Is a directory"):
-        run.cut_metrics(2)
+        run.cut(2)
     (run.path / "config.yaml").mkdir()
     with pytest.raises(StorageError, match=r"config.yaml cannot be written: Is a directory"):
         run.write_config(config)

@@ -215,6 +215,20 @@ def test_a_run_that_never_was_finite_ends(
         train(with_training(config, checkpoint_every=6))
 
 
+def stop_in_step(
+    patch: pytest.MonkeyPatch, number: int, kind: signal.Signals = signal.SIGTERM
+) -> None:
+    """Ask for an end during a step."""
+    compute = StepGradients.__call__
+
+    def asked(self: StepGradients, batches: Any, step: int) -> dict[str, float]:
+        if step + 1 == number:
+            os.kill(os.getpid(), kind)
+        return compute(self, batches, step)
+
+    patch.setattr(StepGradients, "__call__", asked)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_same_command_goes_on(
     config: RunConfig,
@@ -224,18 +238,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 ) -> None:
     train(config)
     other = replace(config, run_dir=str(tmp_path / "other"))
-    compute = StepGradients.__call__
-
-    def asked(self: StepGradients, batches: Any, step: int) -> dict[str, float]:
-        if step == 2:
-            os.kill(os.getpid(), number)
-        return compute(self, batches, step)
-
-    monkeypatch.setattr(StepGradients, "__call__", asked)
-    with pytest.raises(StoppedError, match=f"stopped by {number.name} after step 3, which is"):
-        train(other)
+    with monkeypatch.context() as patch:
+        stop_in_step(patch, 3, number)
+        with pytest.raises(StoppedError, match=f"stopped by {number.name} after step 3, which is"):
+            train(other)
     assert StoppedError.exit_code == 75
-    monkeypatch.setattr(StepGradients, "__call__", compute)
     train(other)
     assert [line["trace"] for line in lines(other)] == [line["trace"] for line in lines(config)]
 
@@ -247,3 +254,51 @@ def test_a_medium_that_breaks_later_is_named(config: RunConfig, num_workers: int
     with pytest.raises(DataError) as caught:
         train(replace(config, data=replace(config.data, num_workers=num_workers)))
     assert str(caught.value) == f"{manifest}:4: image is not a PNG, JPEG or WebP picture"
+
+
+def broken(config: RunConfig, *rows: int) -> None:
+    folder = Path(config.data.train[0]).parent
+    for row in rows:
+        for path in folder.glob(f"train-{row}.*"):
+            path.write_bytes(b"broken")
+
+
+def tolerant(config: RunConfig, share: float) -> RunConfig:
+    return replace(config, data=replace(config.data, tolerance=share))
+
+
+def test_what_is_tolerated_is_listed_and_counted(everything: RunConfig, tmp_path: Path) -> None:
+    broken(everything, 3, 8)
+    config = tolerant(with_training(everything, checkpoint_every=2), 0.5)
+    train(config)
+    told = [json.loads(line) for line in (Path(config.run_dir) / "skipped.jsonl").open()]
+    assert {line["cause"].split(": ")[0].rpartition(":")[2] for line in told} == {"4", "9"}
+    found = lines(config)
+    assert found[-1]["skipped"] == len(told) >= 4
+    for line in found:
+        assert line["skipped"] == sum(other["step"] <= line["step"] for other in told)
+    other = replace(config, run_dir=str(tmp_path / "other"))
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in_step(patch, 3)
+        with pytest.raises(StoppedError):
+            train(other)
+    train(other)
+    assert [line["trace"] for line in lines(other)] == [line["trace"] for line in found]
+    skipped = Path(other.run_dir) / "skipped.jsonl"
+    assert skipped.read_bytes() == (Path(config.run_dir) / "skipped.jsonl").read_bytes()
+
+
+def test_more_than_is_tolerated_ends_the_run(config: RunConfig) -> None:
+    broken(config, *range(6))
+    with pytest.raises(DataError, match=r"samples cannot be used, more than data\.tolerance 0\.05"):
+        train(tolerant(config, 0.05))
+
+
+def test_steps_of_nothing_change_no_weights(everything: RunConfig) -> None:
+    broken(everything, *range(24))
+    manifest = Path(everything.data.train[0])
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    kept = [row | {"text": None} for row in rows if {"image", "speech"} & row.keys()]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    train(with_training(tolerant(everything, 1.0), batch_size=4, weight_decay=0.0))
+    assert all(line["loss"] == 0 and line["grad_norm"] == 0 for line in lines(everything))

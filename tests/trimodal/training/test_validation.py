@@ -8,7 +8,7 @@ from trimodal.config import RunConfig
 from trimodal.data import read_manifest
 from trimodal.errors import DataError
 from trimodal.evaluation import evaluate
-from trimodal.testing import tiny_model, write_tiny_manifest
+from trimodal.testing import assert_close, tiny_model, write_tiny_manifest
 from trimodal.training.trainer import train
 from trimodal.training.validation import validate
 
@@ -18,13 +18,23 @@ def test_the_scores_are_those_of_evaluation(tmp_path: Path) -> None:
     model = tiny_model().train()
     scores = validate(model, read_manifest(manifest), token_budget=64)
     assert model.training
-    expected = evaluate(model.eval(), manifest)["retrieval"]
-    assert scores == {
+    results = evaluate(model.eval(), manifest)
+    found = {
         f"validation/{direction}": found["R@1"]
-        for direction, found in expected.items()
+        for direction, found in results["retrieval"].items()
         if f"validation/{direction}" in scores
     }
-    assert len(scores) == 6
+    assert len(found) == 6
+    shape = {
+        f"embedding/{measure}/{name}": value
+        for measure, values in results["geometry"].items()
+        for name, value in values.items()
+    }
+    assert len(shape) == 9
+    expected = found | shape
+    assert scores.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(scores[name], value, "fp32")
 
 
 def test_a_run_scores_itself_as_configured_and_learns_the_same(

@@ -4,13 +4,13 @@ files = MediaFiles(read_manifests(paths), "image", processor.decode, cache_bytes
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from trimodal.data.manifest import Row
 from trimodal.errors import DataError
+from trimodal.storage import Source, resolved
 from trimodal.streams import permutation
 
 Decoded = tuple[Tensor, ...]
@@ -23,14 +23,14 @@ class MediaFiles:
         self,
         rows: Sequence[Row],
         what: Literal["image", "speech"],
-        decode: Callable[[Path], Decoded],
+        decode: Callable[[Source], Decoded],
         cache_bytes: int = 0,
     ) -> None:
-        found: dict[Path, tuple[Path, str]] = {}
+        found: dict[Source, tuple[Source, str]] = {}
         for row in rows:
             path = row.image if what == "image" else row.speech
             if path is not None:
-                found.setdefault(path.resolve(), (path, row.where))
+                found.setdefault(resolved(path), (path, row.where))
         if not found:
             raise DataError(f"no row of the manifests has {what}")
         self.files = list(found.values())

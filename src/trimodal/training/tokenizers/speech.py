@@ -5,7 +5,6 @@ task = SpeechTask(config, read_manifests(paths))
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from trimodal.config import SpeechAugmentConfig
 from trimodal.data.manifest import Row
 from trimodal.processors import SpeechProcessor
 from trimodal.processors.augmentation import augment_speech
+from trimodal.storage import Source
 from trimodal.streams import generator, permutation
 from trimodal.tokenizers.speech import SpeechTokenizer, length_mask
 from trimodal.training.tokenizers.config import SpeechTokenizerTraining
@@ -39,7 +39,7 @@ class SpeechTask(Task[SpeechTokenizer]):
         self.module = SpeechTokenizer(config.tokenizer)
         self.num_codes = config.tokenizer.num_codes
 
-    def _decode(self, path: Path) -> Decoded:
+    def _decode(self, path: Source) -> Decoded:
         return (self.processor.frames(self.processor.decode(path)),)
 
     def frames(self, step: int, index: int) -> Tensor:

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from trimodal.data import read_manifests
+from trimodal.data.manifest import manifest_of
 from trimodal.errors import ConfigError, NumericError, StorageError
 from trimodal.schema import to_dict
+from trimodal.storage import read_bytes
 from trimodal.tokenizers.fsq import perplexity, usage
 from trimodal.tokenizers.stored import CONFIG, WEIGHTS, fingerprint
 from trimodal.training.checkpoint import (
@@ -112,7 +114,7 @@ class Trainer:
             NumericError: a loss or a gradient is not finite.
         """
         total = self.schedule.max_steps
-        self.run.cut_metrics(self.step)
+        self.run.cut(self.step)
         self.task.module.train()
         with StepReporter(self.run.metrics, total, self.step) as reporter:
             while self.step < total:
@@ -202,10 +204,7 @@ def _identity(config: AnyTraining, data: Sequence[str | Path]) -> dict[str, Any]
     """What has to stay the same for training to be resumed or to count as finished."""
     total = hashlib.sha256()
     for path in data:
-        try:
-            total.update(hashlib.sha256(Path(path).read_bytes()).digest())
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+        total.update(hashlib.sha256(read_bytes(manifest_of(path))).digest())
     tree = to_dict(config)
     tree["training"] = {k: v for k, v in tree["training"].items() if k not in FREE}
     tree = {k: v for k, v in tree.items() if k not in FREE}

@@ -4,7 +4,6 @@ task = VocoderTask(config, read_manifests(paths))
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from trimodal.data.manifest import Row
 from trimodal.errors import ConfigError
 from trimodal.processors import SpeechProcessor
 from trimodal.schema import to_dict
+from trimodal.storage import Source
 from trimodal.streams import generator
 from trimodal.tokenizers.mel import mel_spectrogram, with_loudness
 from trimodal.tokenizers.speech import SpeechTokenizer, length_mask, load_speech_tokenizer
@@ -44,7 +44,7 @@ class VocoderTask(Task[Vocoder]):
         num_fft = self.module.num_fft
         self.sizes = (num_fft // 2, num_fft, num_fft * 2)
 
-    def _decode(self, path: Path) -> Decoded:
+    def _decode(self, path: Source) -> Decoded:
         """Frames (F, M) and samples (F * hop,) of one loudness."""
         waveform = self.processor.decode(path)
         frames = self.processor.frames(waveform)

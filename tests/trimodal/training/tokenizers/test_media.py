@@ -7,11 +7,12 @@ import torch
 
 from trimodal.data import read_manifest
 from trimodal.errors import DataError
+from trimodal.storage import Source
 from trimodal.training.tokenizers.media import MediaFiles
 
 
-def _files(manifest: Path, room: int = 0, seen: list[Path] | None = None) -> MediaFiles:
-    def decode(path: Path) -> tuple[torch.Tensor]:
+def _files(manifest: Path, room: int = 0, seen: list[Source] | None = None) -> MediaFiles:
+    def decode(path: Source) -> tuple[torch.Tensor]:
         if seen is not None:
             seen.append(path)
         return (torch.zeros(100),)
@@ -30,7 +31,7 @@ def test_a_file_counts_once_however_many_rows_name_it(manifest: Path) -> None:
 
 
 def test_decoded_once_while_there_is_room(manifest: Path) -> None:
-    seen: list[Path] = []
+    seen: list[Source] = []
     files = _files(manifest, room=2 * 400, seen=seen)
     for _ in range(3):
         for index in range(4):
@@ -50,7 +51,7 @@ def test_order_is_one_permutation_after_another(manifest: Path) -> None:
 
 
 def test_a_file_that_cannot_be_decoded_is_named_by_its_row(manifest: Path) -> None:
-    def decode(path: Path) -> tuple[torch.Tensor]:
+    def decode(path: Source) -> tuple[torch.Tensor]:
         raise DataError("image is truncated or corrupt")
 
     files = MediaFiles(read_manifest(manifest), "image", decode)

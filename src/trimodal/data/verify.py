@@ -1,0 +1,87 @@
+"""Whether the shards of an import hold what was written.
+
+for problem in verify("shards/train"): print(problem)
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trimodal.data.manifest import INDEX, MEDIA
+from trimodal.data.shards import Imported, Shard, read_summary
+from trimodal.errors import DataError, StorageError
+from trimodal.storage import ShardFile, beside, open_binary, read_bytes
+
+BLOCK = 2**20
+
+
+def verify(folder: str | Path, progress: Callable[[int], object] = lambda _: None) -> Iterator[str]:
+    """Every file that is not what was imported, and where in it.
+
+    Args:
+        folder: of the import.
+        progress: called with the number of rows of each shard that was read.
+
+    Raises:
+        StorageError: there is no `index.json`, or it is damaged.
+    """
+    summary = read_summary(folder)
+    index = f"{folder}/{INDEX}"
+    try:
+        content = read_bytes(index)
+    except StorageError as error:
+        yield str(error)
+        return
+    if hashlib.sha256(content).hexdigest() != summary.index:
+        yield f"{index} is not what was imported"
+        return
+    rows = [json.loads(line) for line in content.splitlines()]
+    for shard, own in _by_shard(summary, rows):
+        yield from _faults(index, shard, own)
+        progress(shard.rows)
+
+
+def _by_shard(
+    summary: Imported, rows: list[dict[str, Any]]
+) -> Iterator[tuple[Shard, list[dict[str, Any]]]]:
+    first = 0
+    for shard in summary.shards:
+        yield shard, rows[first : first + shard.rows]
+        first += shard.rows
+
+
+def _faults(index: str, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What is wrong with one shard: the media that are hit, else that it is."""
+    address = beside(index, shard.name)
+    try:
+        if _digest(address) == (shard.size, shard.sha256):
+            return
+    except StorageError as error:
+        yield str(error)
+        return
+    found = False
+    for row in rows:
+        for key in MEDIA:
+            if (tree := row.get(key)) is None:
+                continue
+            try:
+                ShardFile(address, tree["offset"], tree["size"], tree["sha256"]).read()
+            except DataError as error:
+                found = True
+                yield f"{error}: {key} of {row['id']!r}"
+    if not found:
+        yield f"{address} is not what was imported, though all media in it are"
+
+
+def _digest(address: str) -> tuple[int, str]:
+    total, size = hashlib.sha256(), 0
+    with open_binary(address) as file:
+        try:
+            while block := file.read(BLOCK):
+                total.update(block)
+                size += len(block)
+        except OSError as error:
+            raise StorageError(f"{address} cannot be read: {error.strerror}") from error
+    return size, total.hexdigest()

@@ -1,0 +1,109 @@
+"""What a run is made of, from its configuration: processor, data, and a model to begin with.
+
+processor = build_processor(config)
+model = new_model(config, processor)
+"""
+
+import hashlib
+
+from trimodal.config import RunConfig, TrainingConfig
+from trimodal.data.dataset import RowDataset
+from trimodal.data.manifest import manifest_of, read_each
+from trimodal.errors import ConfigError
+from trimodal.models import TrimodalConfig, TrimodalModel, load
+from trimodal.models.layers import Block, Transformer
+from trimodal.processors import TextProcessor, TrimodalProcessor
+from trimodal.schema import to_dict
+from trimodal.storage import read_bytes
+from trimodal.tokenizers import Tokenizers
+from trimodal.training.identity import differences
+from trimodal.vocabulary import Vocabulary
+
+
+def build_processor(config: RunConfig) -> TrimodalProcessor:
+    """The processor of the configured model, with the tokenizer that the data names."""
+    model = config.model
+    text = TextProcessor.from_file(
+        config.data.tokenizer, Vocabulary(model.vocabulary), model.max_text_tokens
+    )
+    folder = config.data.tokenizers
+    tokenizers = None if folder is None else Tokenizers.load(folder)
+    for name in config.objectives.tokenized:
+        if tokenizers is None or getattr(tokenizers, name) is None:
+            raise ConfigError(f"data.tokenizers: {folder} holds no {name} tokenizer")
+    return TrimodalProcessor(model, text.proto, tokenizers)
+
+
+def build_dataset(config: RunConfig, processor: TrimodalProcessor) -> RowDataset:
+    """The training rows with the configured augmentation."""
+    positives = (
+        config.objectives.contrastive.positives if config.objectives.contrastive else "group"
+    )
+    each = read_each(config.data.train, tolerant=config.data.tolerance > 0)
+    return RowDataset(
+        [row for rows in each for row in rows],
+        processor,
+        config.data.vision_augment,
+        config.data.speech_augment,
+        positives,
+        int(config.data.cache_gigabytes * 2**30),
+        [len(rows) for rows in each],
+    )
+
+
+def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
+    """A hash of the bytes of the training manifests and of the tokenizers."""
+    total = hashlib.sha256()
+    for name, known in _tokenizer_digests(processor).items():
+        total.update(f"{name}:{known}".encode())
+    for path in (*map(manifest_of, config.data.train), config.data.tokenizer):
+        total.update(hashlib.sha256(read_bytes(path)).digest())
+    return total.hexdigest()
+
+
+def new_model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
+    """A new model, or the weights of `training.init_from`."""
+    folder = config.training.init_from
+    if folder is None:
+        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model)))
+        contrast = config.objectives.contrastive
+        if contrast is not None and contrast.loss == "sigmoid":
+            model.start_sigmoid()
+    else:
+        model = load(folder)
+        _check_start(model, config, processor)
+    model.processor = processor
+    model.config.generates = list(config.objectives.generates)
+    return model
+
+
+def set_up_blocks(model: TrimodalModel, config: TrainingConfig) -> None:
+    """Recompute or compile the blocks of a model, as a run asks."""
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.recomputes = config.activation_checkpointing
+        elif isinstance(module, Block) and config.compile:
+            # the number of tokens differs from batch to batch
+            module.compile(dynamic=True)
+
+
+def _check_start(model: TrimodalModel, config: RunConfig, processor: TrimodalProcessor) -> None:
+    """Refuse weights of another architecture, or whose text ids mean other pieces."""
+    where = f"training.init_from: {config.training.init_from}"
+    changed = differences({"model": to_dict(model.architecture)}, {"model": to_dict(config.model)})
+    if changed:
+        raise ConfigError(f"{where} has another architecture: {changed}")
+    if model.processor is None or model.processor.text.proto != processor.text.proto:
+        raise ConfigError(
+            f"{where} has another tokenizer than data.tokenizer: {config.data.tokenizer}"
+        )
+    before, now = _tokenizer_digests(model.processor), _tokenizer_digests(processor)
+    for kind in before:
+        if before[kind] != now.get(kind):
+            raise ConfigError(f"{where} has another {kind} than data.tokenizers")
+
+
+def _tokenizer_digests(processor: TrimodalProcessor) -> dict[str, str]:
+    """By kind, what codes mean; the vocoder may change."""
+    digests = {} if processor.codes is None else processor.codes.tokenizers.fingerprints()
+    return {kind: digest for kind, digest in digests.items() if kind != "vocoder"}

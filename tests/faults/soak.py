@@ -1,0 +1,77 @@
+"""A long run of tiny steps, whose memory, files and threads are counted as it goes.
+
+python tests/faults/soak.py CONFIG.yaml OUT.json --steps 20000
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+from forks import at, start, wait
+
+from trimodal.config import load_config
+from trimodal.training.trainer import Trainer
+
+EVERY = 100
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def counting(out: Path) -> Callable[[], None]:
+    """Note the state of the process every so many steps."""
+
+    def patch() -> None:
+        taken = Trainer._train_step
+
+        def train_step(self: Trainer, *arguments: Any) -> Any:
+            outcome = taken(self, *arguments)
+            if self.step % EVERY == 0:
+                resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+                state = {
+                    "step": self.step,
+                    "megabytes": resident / 2**20,
+                    "files": len(list(Path("/proc/self/fd").iterdir())),
+                    "threads": threading.active_count(),
+                }
+                with out.open("a") as file:
+                    print(json.dumps(state), file=file)
+            return outcome
+
+        Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
+
+    return patch
+
+
+def main() -> None:
+    """Write the slope of memory over the later three quarters, and the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=20_000)
+    options = parser.parse_args()
+    overrides = [f"training.max_steps={options.steps}", "training.checkpoint_every=500"]
+    config = at(load_config(options.config, overrides), "soak")
+    noted = options.out.with_suffix(".jsonl")
+    assert wait(start(config, before=counting(noted))) == 0
+    states = [json.loads(line) for line in noted.read_text().splitlines()]
+    later = states[len(states) // 4 :]
+    steps = np.array([state["step"] for state in later])
+    megabytes = np.array([state["megabytes"] for state in later])
+    found = {
+        "megabytes_per_1000": 1000 * float(np.polyfit(steps, megabytes, 1)[0]),
+        "files": sorted({state["files"] for state in later}),
+        "threads": sorted({state["threads"] for state in later}),
+        "megabytes": [states[0]["megabytes"], later[0]["megabytes"], later[-1]["megabytes"]],
+    }
+    options.out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""A full disk ends a run with status 74, and the checkpoint before is as it was."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Harm = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.faults
+def test_eight_sizes(harm: Harm) -> None:
+    """Needs a kernel that lets users make namespaces, in which they may mount."""
+    within = ("unshare", "--user", "--map-root-user", "--mount")
+    found = harm("full_disk.py", within=within, sizes=8)
+    assert len(found["disks"]) == 8
+    for disk in found["disks"]:
+        assert disk["statuses"] == [0, 74], disk
+        assert disk["step"] == found["every"]
+        assert disk["same"]
+        assert disk["left"] == [f"step-{found['every']:08d}"]
+    assert found["stderr"].count("cannot be written: ") == 8

@@ -1,0 +1,99 @@
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from trimodal import cli
+from trimodal.cli import main
+from trimodal.cli.corpus import LAYOUTS
+from trimodal.data import layouts, read_manifest
+from trimodal.testing import write_tiny_manifest
+
+
+@pytest.fixture(autouse=True)
+def only_this_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("data", "trimodal.cli.data:COMMAND", "trimodal.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return write_tiny_manifest(tmp_path / "corpus", rows=24)
+
+
+@pytest.mark.parametrize("action", ["manifest", "split", "stats", "import", "verify"])
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], action: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["data", action, "--help"])
+    assert ended.value.code == 0
+    assert f"example: trimodal data {action} " in capsys.readouterr().out
+
+
+def test_every_layout_can_be_named() -> None:
+    assert sorted(LAYOUTS) == sorted(layouts.LAYOUTS)
+
+
+def test_from_a_folder_of_pictures_to_shards_that_are_sound(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for row in read_manifest(manifest):
+        if isinstance(row.image, Path):
+            (tmp_path / "pets" / str(row.label)).mkdir(parents=True, exist_ok=True)
+            row.image.rename(tmp_path / "pets" / str(row.label) / row.image.name)
+    listed, out = tmp_path / "all.jsonl", tmp_path / "split"
+    assert main(["data", "manifest", "imagefolder", str(tmp_path / "pets"), str(listed)]) == 0
+    count = len(read_manifest(listed))
+    assert main(["data", "split", str(listed), str(out), "--val", "0.2", "--test", "0"]) == 0
+    train = read_manifest(out / "train.jsonl")
+    assert len(train) + len(read_manifest(out / "val.jsonl")) == count
+    arguments = ["--rows", "4", "--workers", "1"]
+    assert main(["data", "import", str(out / "train.jsonl"), str(tmp_path / "s"), *arguments]) == 0
+    assert main(["data", "verify", str(tmp_path / "s")]) == 0
+    told = capsys.readouterr().out
+    assert f"{listed}: {count} rows" in told
+    assert (
+        f"{tmp_path / 's'}: 0 problems, {len(train)} rows in {-(-len(train) // 4)} shards" in told
+    )
+
+
+def test_damage_is_listed_and_is_the_status(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    assert main(["data", "import", str(manifest), str(out), "--rows", "9", "--workers", "1"]) == 0
+    shard = out / "shard-00001.tar"
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"\x89PNG") + 30] ^= 1
+    shard.write_bytes(content)
+    assert main(["data", "verify", str(out)]) == 65
+    told = capsys.readouterr().out
+    assert f"{shard}: bytes " in told
+    assert f"{out}: 1 problem, 24 rows in 3 shards" in told
+
+
+def test_rows_of_one_content_are_told(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([*lines, json.dumps(json.loads(lines[0]) | {"id": "copy"})]))
+    assert main(["data", "import", str(manifest), str(tmp_path / "s"), "--workers", "1"]) == 0
+    assert "1 rows equal one before them, see" in capsys.readouterr().out
+
+
+def test_statistics_are_said_and_written(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, numbers = tmp_path / "stats.html", tmp_path / "stats.json"
+    arguments = ["--html", str(page), "--json", str(numbers)]
+    assert main(["data", "stats", str(manifest), *arguments]) == 0
+    assert "rows: 24" in capsys.readouterr().out
+    assert json.loads(numbers.read_text())["rows"] == 24
+    assert "<svg" in page.read_text(encoding="utf-8")
+
+
+def test_numbers_that_cannot_be_are_refused(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "import", str(manifest), str(tmp_path / "s"), "--rows", "0"]) == 64
+    assert "--rows must be at least 1, got 0" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimodal.data import read_manifest
+from trimodal.data.check import check_manifest
+from trimodal.data.layouts import LAYOUTS, write_manifest
+from trimodal.errors import DataError, StorageError
+from trimodal.testing import write_tiny_manifest
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> dict[str, Path]:
+    """A picture and a recording that can be decoded."""
+    row = read_manifest(write_tiny_manifest(tmp_path / "media", rows=1))[0]
+    assert isinstance(row.image, Path)
+    assert isinstance(row.speech, Path)
+    return {"image": row.image, "speech": row.speech}
+
+
+def put(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, place)
+
+
+def read(layout: str, source: Path, out: Path) -> list[dict[str, Any]]:
+    """The rows of the manifest that is written, all of whose media can be decoded."""
+    count = write_manifest(LAYOUTS[layout](source), out)
+    assert check_manifest(out) == []
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == count
+    return rows
+
+
+def test_ljspeech(tmp_path: Path, media: dict[str, Path]) -> None:
+    folder = tmp_path / "LJSpeech-1.1"
+    for name in ("LJ001-0001", "LJ001-0002"):
+        put(media["speech"], folder / "wavs" / f"{name}.wav")
+    (folder / "metadata.csv").write_text(
+        "LJ001-0001|in 1455|in fourteen fifty-five\nLJ001-0002|being\n"
+    )
+    rows = read("ljspeech", folder, tmp_path / "out" / "lj.jsonl")
+    assert [row["text"] for row in rows] == ["in fourteen fifty-five", "being"]
+    assert rows[0]["speech"] == "../LJSpeech-1.1/wavs/LJ001-0001.wav"
+    assert {row["speaker"] for row in rows} == {"LJ"}
+
+
+def test_librispeech(tmp_path: Path, media: dict[str, Path]) -> None:
+    folder = tmp_path / "dev-clean"
+    for speaker, chapter in (("84", "121"), ("174", "50")):
+        place = folder / speaker / chapter
+        put(media["speech"], place / f"{speaker}-{chapter}-0000.flac")
+        (place / f"{speaker}-{chapter}.trans.txt").write_text(
+            f"{speaker}-{chapter}-0000 GO DO YOU HEAR\n"
+        )
+    rows = read("librispeech", folder, tmp_path / "dev.jsonl")
+    assert [(row["id"], row["speaker"]) for row in rows] == [
+        ("174-50-0000", "174"),
+        ("84-121-0000", "84"),
+    ]
+    assert {row["text"] for row in rows} == {"go do you hear"}
+
+
+@pytest.mark.parametrize(("below", "count"), [("", 2), ("wav/train", 1)])
+def test_aishell(tmp_path: Path, media: dict[str, Path], below: str, count: int) -> None:
+    folder = tmp_path / "data_aishell"
+    put(media["speech"], folder / "wav/train/S0002/BAC009S0002W0122.wav")
+    put(media["speech"], folder / "wav/dev/S0724/BAC009S0724W0121.wav")
+    put(media["speech"], folder / "wav/train/S0002/not-transcribed.wav")
+    (folder / "transcript").mkdir()
+    (folder / "transcript" / "aishell_transcript_v0.8.txt").write_text(
+        "BAC009S0002W0122 而 对 楼市 成交\nBAC009S0724W0121 广州市 房地产\n", encoding="utf-8"
+    )
+    rows = read("aishell", folder / below, tmp_path / "out.jsonl")
+    assert len(rows) == count
+    row = next(row for row in rows if row["speaker"] == "S0002")
+    assert (row["text"], row["lang"]) == ("而对楼市成交", "zh")
+
+
+def test_coco(tmp_path: Path, media: dict[str, Path]) -> None:
+    put(media["image"], tmp_path / "coco/val2017/000000000139.jpg")
+    put(media["image"], tmp_path / "coco/val2017/000000000285.jpg")
+    tree = {
+        "images": [
+            {"id": 285, "file_name": "000000000285.jpg"},
+            {"id": 139, "file_name": "000000000139.jpg"},
+            {"id": 999, "file_name": "not-captioned.jpg"},
+        ],
+        "annotations": [
+            {"image_id": 139, "id": 1, "caption": "A woman stands\nin the dining area."},
+            {"image_id": 285, "id": 2, "caption": "A big brown bear."},
+            {"image_id": 139, "id": 3, "caption": "A room with chairs. "},
+        ],
+    }
+    source = tmp_path / "coco/annotations/captions_val2017.json"
+    source.parent.mkdir()
+    source.write_text(json.dumps(tree))
+    rows = read("coco", source, tmp_path / "out.jsonl")
+    assert [row["id"] for row in rows] == ["139", "285"]
+    assert rows[0]["text"] == "A woman stands in the dining area."
+    assert rows[0]["references"] == {"en": ["A room with chairs."]}
+    assert "references" not in rows[1]
+
+
+def test_imagefolder(tmp_path: Path, media: dict[str, Path]) -> None:
+    put(media["image"], tmp_path / "pets/tabby_cat/deep/1.png")
+    put(media["image"], tmp_path / "pets/dog/1.PNG")
+    (tmp_path / "pets/dog/notes.txt").write_text("x")
+    rows = read("imagefolder", tmp_path / "pets", tmp_path / "out.jsonl")
+    assert [(row["id"], row["label"], row["text"]) for row in rows] == [
+        ("dog/1", "dog", "dog"),
+        ("tabby_cat/deep/1", "tabby_cat", "tabby cat"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "prepare", "said"),
+    [
+        ("ljspeech", lambda folder: None, r"metadata\.csv cannot be read"),
+        (
+            "ljspeech",
+            lambda folder: (folder / "metadata.csv").write_text("LJ1\n"),
+            r"metadata\.csv:1: expected ID\|text",
+        ),
+        ("librispeech", lambda folder: None, "there is nothing that is laid out like this"),
+        ("imagefolder", lambda folder: folder.rmdir(), "is not a folder"),
+        ("aishell", lambda folder: None, "transcript is not a folder"),
+        ("coco", lambda folder: None, "cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_laid_out_otherwise_is_refused(
+    tmp_path: Path, layout: str, prepare: Callable[[Path], object], said: str
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    prepare(folder)
+    with pytest.raises(DataError, match=said):
+        write_manifest(LAYOUTS[layout](folder), tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_captions_of_another_form_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "captions_x.json").write_text('{"images": []}')
+    with pytest.raises(DataError, match=r"captions_x\.json holds no captions: 'annotations'"):
+        list(LAYOUTS["coco"](tmp_path / "captions_x.json"))
+
+
+def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_manifest([{"id": "a", "text": "b"}], tmp_path / "file" / "out.jsonl")

@@ -1,0 +1,120 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from trimodal.config import RunConfig
+from trimodal.data.shards import import_manifest
+from trimodal.errors import StorageError
+from trimodal.models import TrimodalModel
+from trimodal.models.layers import Block
+from trimodal.testing import assert_close
+from trimodal.training.building import (
+    build_dataset,
+    build_processor,
+    data_fingerprint,
+    new_model,
+    set_up_blocks,
+)
+from trimodal.training.feed import StepFeed
+from trimodal.training.gradients import StepGradients
+
+
+def with_data(config: RunConfig, **changes: Any) -> RunConfig:
+    return replace(config, data=replace(config.data, **changes))
+
+
+def gradients(config: RunConfig, **settings: bool) -> tuple[dict[str, torch.Tensor], float]:
+    """Of a first step, and how much was saved for the backward pass."""
+    torch.manual_seed(0)
+    processor = build_processor(config)
+    model = new_model(config, processor)
+    set_up_blocks(model, replace(config.training, **settings))
+    batches = StepFeed(build_dataset(config, processor), config).batches(0)
+    saved = 0
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        nonlocal saved
+        saved += x.numel()
+        return x
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        StepGradients(Accelerator(), model, config)(batches, 0)
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, saved
+
+
+def dropping(config: RunConfig) -> RunConfig:
+    stacks = {
+        name: replace(getattr(config.model, name), dropout=0.1)
+        for name in ("vision", "text", "speech", "trunk")
+    }
+    return replace(config, model=replace(config.model, **stacks))
+
+
+def test_recomputed_blocks_have_the_same_gradients_and_keep_less(everything: RunConfig) -> None:
+    config = dropping(everything)
+    expected, whole = gradients(config)
+    found, less = gradients(config, activation_checkpointing=True)
+    assert found.keys() == expected.keys()
+    for name, grad in expected.items():
+        assert torch.equal(found[name], grad), name
+    assert less < 0.8 * whole
+
+
+@pytest.mark.slow
+def test_compiled_blocks_have_the_same_gradients(
+    everything: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured whole and differentiated by aot_autograd; what inductor makes of it is torch's."""
+    expected, _ = gradients(everything)
+    compiled = Block.compile
+
+    def captured(block: Block, **options: Any) -> None:
+        compiled(block, **options, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(Block, "compile", captured)
+    torch._dynamo.reset()
+    found, _ = gradients(everything, compile=True)
+    for name, grad in expected.items():
+        assert_close(found[name], grad, "fp32-gradient")
+
+
+def test_shards_have_the_samples_of_their_manifest(everything: RunConfig, tmp_path: Path) -> None:
+    import_manifest(everything.data.train[0], tmp_path / "shards")
+    sharded = with_data(everything, train=(str(tmp_path / "shards"),))
+    processor = build_processor(everything)
+    a, b = (
+        StepFeed(build_dataset(config, processor), config).batches(1)
+        for config in (everything, sharded)
+    )
+    assert [batch.ids for batch in a] == [batch.ids for batch in b]
+    for x, y in zip(a, b, strict=True):
+        assert x.media.keys() == y.media.keys()
+        assert all(torch.equal(x.media[m].features, y.media[m].features) for m in x.media)
+        assert x.views is not None
+        assert y.views is not None
+        assert torch.equal(x.views.direct_T, y.views.direct_T)
+
+
+def test_the_fingerprint_is_of_what_the_data_are(everything: RunConfig, tmp_path: Path) -> None:
+    processor = build_processor(everything)
+    before = data_fingerprint(everything, processor)
+    moved = tmp_path / "elsewhere.jsonl"
+    moved.write_bytes(Path(everything.data.train[0]).read_bytes())
+    assert data_fingerprint(with_data(everything, train=(str(moved),)), processor) == before
+    moved.write_bytes(moved.read_bytes() + b"\n")
+    assert data_fingerprint(with_data(everything, train=(str(moved),)), processor) != before
+    missing = with_data(everything, train=(str(tmp_path / "nothing.jsonl"),))
+    with pytest.raises(StorageError, match=r"nothing\.jsonl cannot be read: No such file"):
+        data_fingerprint(missing, processor)
+
+
+def test_a_new_model_says_what_it_generates(everything: RunConfig) -> None:
+    model = new_model(everything, build_processor(everything))
+    assert isinstance(model, TrimodalModel)
+    assert model.config.generates == ["image", "speech", "text"]
+    assert model.processor is not None
