@@ -63,7 +63,7 @@ def main() -> None:
                 "left": sorted(path.name for path in checkpoints.iterdir()),
             }
         )
-        subprocess.run(["umount", str(checkpoints)], check=True)
+        subprocess.run(["umount", "--lazy", str(checkpoints)], check=True)
     options.out.write_text(json.dumps({"disks": found, "every": every}))
 
 

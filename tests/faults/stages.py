@@ -78,13 +78,26 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     run = Path(at(load_config(options.config), "stages").run_dir)
+    found = {name: deaths(run / name, damaged=name == "over") for name in ("new", "over")}
+    options.out.write_text(json.dumps(found))
+
+
+def deaths(folder: Path, *, damaged: bool) -> list[dict[str, Any]]:
+    """How the third checkpoint fares whose writer dies ever later, until it does not.
+
+    Args:
+        folder: for the checkpoints.
+        damaged: one of its step is there already, which a run went back behind.
+    """
     found: list[dict[str, Any]] = []
     died = True
     while died:
-        folder = run / str(len(found))
         for step in (1, 2):
             assert write(folder, step) == 0
         before = digests(folder / "step-00000002")
+        if damaged:
+            shutil.copytree(folder / "step-00000002", folder / "step-00000003")
+            (folder / "step-00000003" / "model.safetensors").write_bytes(b"damaged")
         died = write(folder, 3, dies_at=len(found)) == -signal.SIGKILL
         loaded = checkpoint.load_newest(folder)
         assert loaded is not None
@@ -101,7 +114,7 @@ def main() -> None:
             }
         )
         shutil.rmtree(folder)
-    options.out.write_text(json.dumps({"deaths": found}))
+    return found
 
 
 def digests(folder: Path) -> dict[str, str]:

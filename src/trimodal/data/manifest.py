@@ -197,7 +197,8 @@ def manifest_of(path: str | Path) -> str:
     """The manifest itself, which of an imported folder is its index."""
     if is_remote(path):
         return str(path) if str(path).endswith(".jsonl") else f"{str(path).rstrip('/')}/{INDEX}"
-    return str(Path(path) / INDEX if Path(path).is_dir() else path)
+    index = Path(path) / INDEX
+    return str(index if index.is_file() else path)
 
 
 def _check_index(path: str) -> None:

@@ -209,7 +209,7 @@ class TrimodalModel(PreTrainedModel):
         if matching is not None and torch.is_grad_enabled():
             matched = self._match(matching, z_NSE, seen_TD, media, sample_N)
         if self.training and spare_TD is not None:
-            zero = zero + 0 * self._unused(spare_TD, views)
+            zero = zero + 0 * self._unused(seen_TD[:1] if observed else spare_TD, views)
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,

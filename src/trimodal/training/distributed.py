@@ -3,6 +3,7 @@
 everyone = gather(z_NSE)
 """
 
+import time
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trimodal.errors import NumericError
+
+SETTLE_SECONDS = 0.2
 
 
 class _Gather(torch.autograd.Function):
@@ -46,6 +49,16 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return total.tolist()
+
+
+def settle() -> None:
+    """Let gloo's threads drop what they hold of the last collective, before the group ends.
+
+    They need Python's lock to drop tensors, and the end of a group waits for them with the lock
+    held: a process that ended right behind a collective could wait for ever.
+    """
+    if dist.is_initialized():
+        time.sleep(SETTLE_SECONDS)
 
 
 def check_replicas(model: nn.Module, device: torch.device) -> None:

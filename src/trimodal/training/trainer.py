@@ -41,7 +41,7 @@ from trimodal.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
-from trimodal.training.distributed import check_replicas, sum_over_ranks
+from trimodal.training.distributed import check_replicas, settle, sum_over_ranks
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
@@ -78,6 +78,7 @@ def train(config: RunConfig) -> None:
         try:
             Trainer(config, accelerator, run).fit()
         finally:
+            settle()
             accelerator.end_training()
 
 

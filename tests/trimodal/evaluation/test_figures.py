@@ -4,7 +4,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from trimodal.evaluation.figures import COLOURS, MOST_POINTS, curve, describe, shares
+from trimodal.evaluation.figures import (
+    ACCENT,
+    COLOURS,
+    GRID,
+    INK,
+    MOST_POINTS,
+    curve,
+    curves,
+    describe,
+    histogram,
+    shares,
+)
 from trimodal.evaluation.run import Series
 
 
@@ -20,7 +31,7 @@ def test_a_curve_is_one_element_in_the_colours_of_the_page() -> None:
     assert root.get("width") is None
     assert root.get("role") == "img"
     assert root.get("aria-label") == "loss: 5 at step 1, 1 at step 50, between 1 and 5"
-    assert all(colour in svg for colour in COLOURS.values())
+    assert all(COLOURS[stand_in] in svg for stand_in in (INK, GRID, ACCENT))
     assert not any(stand_in in svg for stand_in in COLOURS)
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
     assert "http" not in svg
@@ -77,3 +88,19 @@ def test_names_from_a_manifest_are_drawn_as_they_are() -> None:
     root = ElementTree.fromstring(svg)  # noqa: S314 - we have just made it
     texts = ["".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")]
     assert set(names) <= {text.strip() for text in texts}
+
+
+def test_lines_of_runs_have_the_colours_of_their_key() -> None:
+    lines = {f"run{i}": _series(np.linspace(5, i, 50)) for i in range(3)}
+    svg = curves("loss", lines)
+    assert all(f"var(--c{i})" in svg for i in range(3))
+    assert "var(--c3)" not in svg
+    label = ElementTree.fromstring(svg).get("aria-label") or ""  # noqa: S314 - ours
+    assert "run2: loss: 5 at step 1, 2 at step 50" in label
+
+
+def test_a_histogram_says_where_its_values_lie() -> None:
+    svg = histogram("texts", [*range(100), 10_000], "characters")
+    label = ElementTree.fromstring(svg).get("aria-label") or ""  # noqa: S314 - ours
+    assert label == "texts: 101 values, the middle 98 % from 1 to 99 characters"
+    assert not any(stand_in in svg for stand_in in COLOURS)

@@ -38,7 +38,7 @@ def test_flops_of_a_convolved_picture_by_hand() -> None:
         TrimodalConfig(architecture=to_dict(replace(config, vision_stem="linear")))
     )
     width = config.vision.width
-    stem = 4 * (6 * 24 * 16) + 24 * width * 16 + width**2
+    stem = 4 * (6 * 24 * 16) + 24 * width * 16 + width**2 + 2 * width
     expected = training_flops(linear, [batch]) + 6 * 6 * (stem - 48 * width)
     assert_close(training_flops(model, [batch]), expected, "exact")
 
