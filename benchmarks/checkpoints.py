@@ -30,14 +30,17 @@ def tensors(megabytes: int) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
+def _unhashed(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": ""}
+
+
 def saving(content: dict[str, dict[str, torch.Tensor]], rounds: int) -> tuple[float, float]:
     """Median seconds of saving with hashes and without, taken in turn."""
-    size_only = lambda path: {"size": path.stat().st_size, "sha256": ""}  # noqa: E731
     times: dict[bool, list[float]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         for step in range(2 * rounds):
             hashed = step % 2 == 0
-            entry: Callable[[Path], Any] = checkpoint._entry if hashed else size_only
+            entry: Callable[[Path], Any] = checkpoint._entry if hashed else _unhashed
             with mock.patch.object(checkpoint, "_entry", entry):
                 started = time.perf_counter()
                 checkpoint.save(Path(folder), step, content, {}, keep=1)

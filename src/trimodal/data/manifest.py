@@ -217,6 +217,15 @@ def _check_index(path: str) -> None:
         raise DataError(f"{path} is not what was imported")
 
 
+def manifest_digest(path: str | Path) -> str:
+    """SHA-256 of a manifest, in hexadecimal.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    return hashlib.sha256(read_bytes(manifest_of(path))).hexdigest()
+
+
 def read_trees(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a sound manifest as they are written, in the order of `read_manifest`."""
     lines = read_bytes(manifest_of(path)).decode("utf-8-sig").split("\n")

@@ -22,14 +22,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from trimodal.data.manifest import (
     INDEX,
     MEDIA,
     SUMMARY,
     Row,
-    manifest_of,
+    manifest_digest,
     read_manifest,
     read_trees,
 )
@@ -120,7 +120,7 @@ def import_manifest(
     """
     folder, cuts = Path(folder), cuts or Cuts()
     rows = read_manifest(manifest)
-    plan = {"source": hashlib.sha256(read_bytes(manifest_of(manifest))).hexdigest(), **asdict(cuts)}
+    plan = {"source": manifest_digest(manifest), **asdict(cuts)}
     try:
         if (done := _finished(folder, plan)) is not None:
             progress(done.rows)
@@ -211,7 +211,7 @@ def _written(tasks: Sequence[_Task], workers: int) -> Iterator[int]:
 
 
 def _write(task: _Task) -> int:
-    """Write a shard, then its part of the index; the part says that the shard is there."""
+    """Write a shard, then its part of the index, whose first line says what the shard is."""
     partial = task.folder / PARTS / task.name
     lines = []
     with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
@@ -220,8 +220,12 @@ def _write(task: _Task) -> int:
         tar.close()
         file.flush()
         os.fsync(file.fileno())
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    shard = Shard(task.name, len(lines), partial.stat().st_size, digest)
     os.replace(partial, task.folder / task.name)
-    index = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    told = (asdict(shard), *lines)
+    index = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in told)
     _write_whole(task.folder / PARTS / f"{task.name}.jsonl", index.encode())
     return len(lines)
 
@@ -268,7 +272,8 @@ def _finish(folder: Path, plan: dict[str, Any], tasks: Sequence[_Task]) -> Impor
     rows = 0
     with (folder / PARTS / INDEX).open("wb") as index:
         for task in tasks:
-            part = (folder / PARTS / f"{task.name}.jsonl").read_bytes()
+            first_line, part = (folder / PARTS / f"{task.name}.jsonl").read_bytes().split(b"\n", 1)
+            shards.append(Shard(**json.loads(first_line)))
             index.write(part)
             joined.update(part)
             for line in part.splitlines():
@@ -277,8 +282,6 @@ def _finish(folder: Path, plan: dict[str, Any], tasks: Sequence[_Task]) -> Impor
                 if first != row["id"]:
                     copies.append((row["id"], first))
             rows += len(task.rows)
-            with (folder / task.name).open("rb") as file:
-                shards.append(_shard(task, file))
         index.flush()
         os.fsync(index.fileno())
     os.replace(folder / PARTS / INDEX, folder / INDEX)
@@ -289,11 +292,6 @@ def _finish(folder: Path, plan: dict[str, Any], tasks: Sequence[_Task]) -> Impor
     _write_whole(folder / SUMMARY, (json.dumps(asdict(done), indent=1) + "\n").encode())
     shutil.rmtree(folder / PARTS)
     return done
-
-
-def _shard(task: _Task, file: BinaryIO) -> Shard:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-    return Shard(task.name, len(task.rows), file.tell(), digest)
 
 
 def _content(row: dict[str, Any]) -> str:

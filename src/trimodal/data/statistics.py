@@ -30,7 +30,7 @@ class Statistics:
     labels: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of utterances, by the language that `speech_lang` names."""
-    speakers: Counter[str] = field(default_factory=Counter)
+    speakers: dict[str, float] = field(default_factory=dict)
     """Seconds of each speaker."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     """Height and width of pictures in pixels."""
@@ -136,7 +136,7 @@ def _measure_media(row: Row, found: Statistics, seen: set[Source]) -> None:
             found.seconds.setdefault(row.speech_lang or "unnamed", []).append(seconds)
             found.bytes["speech"] += _stored(source)
             if row.speaker is not None:
-                found.speakers[row.speaker] += seconds  # pyright: ignore[reportArgumentType]
+                found.speakers[row.speaker] = found.speakers.get(row.speaker, 0.0) + seconds
 
 
 def _counter(tokenizer: str | Path) -> Callable[[str], int]:

@@ -140,7 +140,7 @@ class Album:
         return card
 
     def _heard(self, path: Source) -> tuple[str, float]:
-        waveform = self.processor.speech.decode(str(path)).numpy()
+        waveform = self.processor.speech.decode(path).numpy()
         return _recording(waveform, self.processor.speech.config.sample_rate)
 
 

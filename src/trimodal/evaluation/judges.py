@@ -4,7 +4,6 @@ judges = load_judges("runs/judges")
 probability_NC, features_ND = judges.judge_images([picture_HW3])
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
-from trimodal.data.manifest import manifest_of
+from trimodal.data.manifest import manifest_digest
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.evaluation.output import write_json, write_whole
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.schema import Bounds, parse, to_dict
-from trimodal.storage import Source, read_bytes
+from trimodal.storage import Source
 from trimodal.weights import check_weights, read_weights
 
 KIND = "judges"
@@ -259,7 +258,7 @@ def fingerprint(path: str | Path) -> str:
         DataError: it cannot be read.
     """
     try:
-        return hashlib.sha256(read_bytes(manifest_of(path))).hexdigest()
+        return manifest_digest(path)
     except StorageError as error:
         raise DataError(str(error)) from error
 

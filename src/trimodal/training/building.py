@@ -8,7 +8,7 @@ import hashlib
 
 from trimodal.config import RunConfig, TrainingConfig
 from trimodal.data.dataset import RowDataset
-from trimodal.data.manifest import manifest_of, read_each
+from trimodal.data.manifest import manifest_digest, read_each
 from trimodal.errors import ConfigError
 from trimodal.models import TrimodalConfig, TrimodalModel, load
 from trimodal.models.layers import Block, Transformer
@@ -56,8 +56,9 @@ def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
     total = hashlib.sha256()
     for name, known in _tokenizer_digests(processor).items():
         total.update(f"{name}:{known}".encode())
-    for path in (*map(manifest_of, config.data.train), config.data.tokenizer):
-        total.update(hashlib.sha256(read_bytes(path)).digest())
+    for path in config.data.train:
+        total.update(bytes.fromhex(manifest_digest(path)))
+    total.update(hashlib.sha256(read_bytes(config.data.tokenizer)).digest())
     return total.hexdigest()
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from trimodal.config import SpeechInputConfig
 from trimodal.data import Row, read_manifest
+from trimodal.data.shards import import_manifest
 from trimodal.evaluation import embed_rows
 from trimodal.evaluation.examples import MOST_SECONDS, PICTURE_SIDE, Album, Kind, find_examples
 from trimodal.processors import SpeechProcessor
@@ -133,3 +134,15 @@ def test_what_was_made_is_shown_as_it_is(oracle: Any) -> None:
     assert np.abs(samples).max() > 0.3
     silence = album.made(row, "speech", np.zeros(rate, np.float32))
     assert silence.source.startswith("data:audio/")
+
+
+def test_media_within_shards_are_shown_as_files_are(
+    oracle: Any, corpus: Path, tmp_path: Path
+) -> None:
+    import_manifest(corpus, tmp_path / "shards")
+    album = Album(oracle.processor)
+    pairs = zip(read_manifest(corpus), read_manifest(tmp_path / "shards"), strict=True)
+    for kind in ("image", "speech"):
+        shown = [(Album(oracle.processor).card(a, kind), album.card(b, kind)) for a, b in pairs]
+        assert all(a.source == b.source for a, b in shown)
+        pairs = zip(read_manifest(corpus), read_manifest(tmp_path / "shards"), strict=True)

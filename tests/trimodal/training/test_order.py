@@ -27,6 +27,17 @@ def numbers(order: SampleOrder, count: int) -> list[int]:
     return [order.row(place) for place in range(count)]
 
 
+def check_epochs(rows: list[int]) -> None:
+    """Each manifest shows each of its rows once before it shows one again."""
+    first = 0
+    for size, own in zip(SIZES, range(3), strict=True):
+        seen = [row for row in rows if source(row) == own]
+        for epoch in range(len(seen) // size):
+            each = seen[epoch * size : (epoch + 1) * size]
+            assert sorted(each) == list(range(first, first + size))
+        first += size
+
+
 def test_without_a_mixture_all_rows_are_one_corpus(config: RunConfig) -> None:
     rows = numbers(SampleOrder(SIZES, config), 3 * 147)
     for epoch in range(3):
@@ -44,13 +55,7 @@ def test_a_block_has_what_the_weights_say(config: RunConfig) -> None:
 
 def test_each_manifest_goes_through_epochs_of_its_own(config: RunConfig) -> None:
     rows = numbers(SampleOrder(SIZES, mixed(config, (0, (5.0, 2.0, 0.5)))), 3 * BLOCK)
-    first = 0
-    for size, own in zip(SIZES, range(3), strict=True):
-        seen = [row for row in rows if source(row) == own]
-        for epoch in range(len(seen) // size):
-            each = seen[epoch * size : (epoch + 1) * size]
-            assert sorted(each) == list(range(first, first + size))
-        first += size
+    check_epochs(rows)
 
 
 def test_a_curriculum_goes_on_where_the_phase_before_stopped(config: RunConfig) -> None:
@@ -60,13 +65,7 @@ def test_a_curriculum_goes_on_where_the_phase_before_stopped(config: RunConfig) 
     assert {source(row) for row in rows[: 200 * 8]} == {0, 1, 2}
     assert {source(row) for row in rows[200 * 8 : 201 * 8]} <= {0, 1}
     assert {source(row) for row in rows[201 * 8 :]} == {2}
-    first = 0
-    for size, own in zip(SIZES, range(3), strict=True):
-        seen = [row for row in rows if source(row) == own]
-        for epoch in range(len(seen) // size):
-            each = seen[epoch * size : (epoch + 1) * size]
-            assert sorted(each) == list(range(first, first + size))
-        first += size
+    check_epochs(rows)
 
 
 def test_any_place_is_found_without_those_before_it(config: RunConfig) -> None:

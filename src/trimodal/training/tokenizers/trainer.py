@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from trimodal.data import read_manifests
-from trimodal.data.manifest import manifest_of
+from trimodal.data.manifest import manifest_digest
 from trimodal.errors import ConfigError, NumericError, StorageError
 from trimodal.schema import to_dict
-from trimodal.storage import read_bytes
 from trimodal.tokenizers.fsq import perplexity, usage
 from trimodal.tokenizers.stored import CONFIG, WEIGHTS, fingerprint
 from trimodal.training.checkpoint import (
@@ -204,7 +203,7 @@ def _identity(config: AnyTraining, data: Sequence[str | Path]) -> dict[str, Any]
     """What has to stay the same for training to be resumed or to count as finished."""
     total = hashlib.sha256()
     for path in data:
-        total.update(hashlib.sha256(read_bytes(manifest_of(path))).digest())
+        total.update(bytes.fromhex(manifest_digest(path)))
     tree = to_dict(config)
     tree["training"] = {k: v for k, v in tree["training"].items() if k not in FREE}
     tree = {k: v for k, v in tree.items() if k not in FREE}
