@@ -40,7 +40,7 @@ class Writing:
     """bool, the masked codes, at least one; None for a text, which is predicted left to right."""
 
     def cost(self, sample: Sample) -> int:
-        """Tokens that are computed for it."""
+        """Tokens that are computed for it at most."""
         observed = sum(sample.media[m].num_tokens for m in self.members)
         extra = sum(medium.num_tokens for medium in self.extra)
         # a summary of each medium, or the token that stands for none
@@ -67,7 +67,7 @@ def whole(sample: Sample) -> Members | None:
 
 
 def embedding_cost(sample: Sample) -> int:
-    """Tokens that are computed to embed it: once by its encoders, of a fused view by the trunk."""
+    """Tokens computed to embed it at most: by its encoders, and if it has several by the trunk."""
     return sample.num_tokens if whole(sample) is None else 2 * sample.num_tokens + len(sample.media)
 
 
@@ -76,6 +76,8 @@ def assemble(
     fused: Sequence[Members | None] = (),
     masked: Sequence[Masking | None] = (),
     written: Sequence[Sequence[Writing]] = (),
+    *,
+    summaries: bool,
 ) -> Batch:
     """Pack samples into one batch.
 
@@ -84,6 +86,7 @@ def assemble(
         fused: for each sample the modalities of its fused view, None for no such view.
         masked: for each sample its masked view, None for no such view.
         written: for each sample its target views.
+        summaries: whether views see the embedding of a medium, see `ModelConfig.summaries`.
     """
     packs: dict[Modality, _Media] = {}
     place: list[dict[Modality, int]] = []
@@ -108,7 +111,7 @@ def assemble(
         num_samples=len(samples),
         media=media,
         sample_N={m: torch.tensor(packs[m].samples, dtype=torch.int64) for m in sorted(packs)},
-        views=pack_views(views, media) if views else None,
+        views=pack_views(views, media, summaries=summaries) if views else None,
         group_N=torch.tensor([sample.group for sample in samples], dtype=torch.int64),
         ids=tuple(sample.id for sample in samples),
     )

@@ -186,6 +186,9 @@ class ModelConfig:
     trunk: TransformerConfig = field(default_factory=TransformerConfig)
     vision_stem: Literal["linear", "convolutional"] = "linear"
     """How a patch becomes a token; convolutions see its neighbours and learn shapes sooner."""
+    summaries: bool = True
+    """Whether the trunk sees the embedding of each medium beside its tokens, see
+    `docs/architecture.md`."""
     vision_input: VisionInputConfig = field(default_factory=VisionInputConfig)
     speech_input: SpeechInputConfig = field(default_factory=SpeechInputConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)

@@ -222,7 +222,8 @@ class _Finetuning:
         for chosen in first_fit(list(map(embedding_cost, samples)), self.settings.token_budget):
             media = [samples[i] for i in chosen]
             fused = [whole(sample) for sample in media]
-            batch = to_device(assemble(media, fused), self.model.device)
+            batch = assemble(media, fused, summaries=self.model.architecture.summaries)
+            batch = to_device(batch, self.model.device)
             z_NSE = cast(torch.Tensor, self.model(**batch.inputs()).z_NSE)
             slots = [
                 len(Modality) if f else int(next(iter(s.media)))

@@ -78,7 +78,7 @@ def assert_close(actual: Any, expected: Any, kind: str) -> None:
     )
 
 
-def tiny_model_config() -> ModelConfig:
+def tiny_model_config(*, summaries: bool = True) -> ModelConfig:
     """Every part of the architecture at the smallest size that still has all of it."""
     return ModelConfig(
         vision=TransformerConfig(width=32, depth=1, num_heads=2),
@@ -87,6 +87,7 @@ def tiny_model_config() -> ModelConfig:
         trunk=TransformerConfig(width=32, depth=2, num_heads=2),
         vision_input=VisionInputConfig(patch_size=4, max_tokens=64),
         speech_input=SpeechInputConfig(num_mels=16, max_seconds=4.0),
+        summaries=summaries,
         vocabulary=VocabularyConfig(text=512, vision=16, speech=16),
         max_text_tokens=48,
         picture_size=(12, 16),
@@ -129,9 +130,9 @@ def tiny_tokenizers() -> Tokenizers:
     return Tokenizers(vision=vision.eval(), speech=speech.eval())
 
 
-def tiny_model() -> TrimodalModel:
+def tiny_model(*, summaries: bool = True) -> TrimodalModel:
     """A model of random weights with its processor, in evaluation mode; the same in every call."""
-    config = tiny_model_config()
+    config = tiny_model_config(summaries=summaries)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = TrimodalModel(TrimodalConfig(architecture=to_dict(config), generates=GENERATES))

@@ -71,18 +71,18 @@ class _Layout:
 class _Builder:
     """Lays views end to end."""
 
-    def __init__(self, media: Mapping[Modality, MediaBatch]) -> None:
+    def __init__(self, media: Mapping[Modality, MediaBatch], summaries: bool) -> None:
         self.media = media
         self.bounds = {m: batch.tokens.cu_seqlens.numpy() for m, batch in media.items()}
         self.offsets: dict[Modality, int] = {}
         for modality in sorted(media):
             self.offsets[modality] = sum(media[m].tokens.num_tokens for m in self.offsets)
         self.num_tokens = sum(batch.tokens.num_tokens for batch in media.values())
+        self.num_encoded = self.num_tokens
         self.summaries: dict[Modality, int] = {}
-        for modality in sorted(media):
-            before = sum(media[m].num_media for m in self.summaries)
-            self.summaries[modality] = self.num_tokens + before
-        self.num_encoded = self.num_tokens + sum(batch.num_media for batch in media.values())
+        for modality in sorted(media) if summaries else ():
+            self.summaries[modality] = self.num_encoded
+            self.num_encoded += media[modality].num_media
         self.sources: list[np.ndarray] = []
         self.direct: list[np.ndarray] = []
         self.direct_positions: list[np.ndarray] = []
@@ -96,7 +96,8 @@ class _Builder:
         for modality, i in view.parts:
             rows = np.arange(self.bounds[modality][i], self.bounds[modality][i + 1])
             self._gather(rows + self.offsets[modality])
-            self._gather(np.array([self.summaries[modality] + i]))
+            if self.summaries:
+                self._gather(np.array([self.summaries[modality] + i]))
         target = view.target
         if target is None:
             return _Layout(start, self.size, self.size, self.size)
@@ -141,7 +142,7 @@ class _Builder:
         positions = [batch.tokens.positions_T2 for batch in media]
         modalities = [batch.tokens.modality_T for batch in media]
         routes = [batch.tokens.route_T for batch in media]
-        for modality, size in ((m, self.media[m].num_media) for m in sorted(self.media)):
+        for modality, size in ((m, self.media[m].num_media) for m in self.summaries):
             positions.append(torch.zeros(size, 2, dtype=torch.int64))
             modalities.append(torch.full((size,), int(modality)))
             routes.append(torch.full((size,), int(Route.SUMMARY)))
@@ -162,9 +163,17 @@ class _Builder:
         )
 
 
-def pack_views(views: Sequence[View], media: Mapping[Modality, MediaBatch]) -> Views:
-    """Lay views end to end and note what is to be predicted in them."""
-    builder = _Builder(media)
+def pack_views(
+    views: Sequence[View], media: Mapping[Modality, MediaBatch], *, summaries: bool
+) -> Views:
+    """Lay views end to end and note what is to be predicted in them.
+
+    Args:
+        views: at least one.
+        media: what their parts are places in.
+        summaries: whether the embedding of a medium stands behind its tokens.
+    """
+    builder = _Builder(media, summaries)
     layouts = [builder.add(view) for view in views]
     fused = [v for v, view in enumerate(views) if view.members is not None]
     return Views(
@@ -176,7 +185,7 @@ def pack_views(views: Sequence[View], media: Mapping[Modality, MediaBatch]) -> V
         members_V3=torch.tensor(
             [[m in (views[v].members or ()) for m in Modality] for v in fused], dtype=torch.bool
         ).view(-1, len(Modality)),
-        predictions=_predictions(views, layouts, media),
+        predictions=_predictions(views, layouts, media, summaries),
     )
 
 
@@ -194,7 +203,10 @@ class _Questions:
 
 
 def _predictions(
-    views: Sequence[View], layouts: Sequence[_Layout], media: Mapping[Modality, MediaBatch]
+    views: Sequence[View],
+    layouts: Sequence[_Layout],
+    media: Mapping[Modality, MediaBatch],
+    summaries: bool,
 ) -> dict[str, Prediction]:
     asked: dict[str, _Questions] = {}
 
@@ -207,7 +219,7 @@ def _predictions(
     for view, layout in zip(views, layouts, strict=True):
         if view.masked is not None:
             clean, hidden_T = view.masked
-            first = layout.start + _tokens_before(view, clean.modality, media)
+            first = layout.start + _tokens_before(view, clean.modality, media, summaries)
             tokens, hidden = first + np.flatnonzero(hidden_T), torch.from_numpy(hidden_T)
             if clean.quantised is not None:
                 ask("quantised", clean.modality, tokens, clean.quantised[hidden])
@@ -229,14 +241,16 @@ def _predictions(
     return {name: questions.prediction() for name, questions in sorted(asked.items())}
 
 
-def _tokens_before(view: View, modality: Modality, media: Mapping[Modality, MediaBatch]) -> int:
+def _tokens_before(
+    view: View, modality: Modality, media: Mapping[Modality, MediaBatch], summaries: bool
+) -> int:
     """Tokens and summaries of the view before the masked copy, which is of `modality`."""
     before = 0
     for other, i in view.parts:
         if other is modality:
             break
         bounds = media[other].tokens.cu_seqlens
-        before += int(bounds[i + 1] - bounds[i]) + 1
+        before += int(bounds[i + 1] - bounds[i]) + summaries
     return before
 
 

@@ -43,7 +43,10 @@ def batches(rank: int, step: int) -> list[Batch]:
         samples = processor(text=TEXTS, speech=waves)
     plan = plan_views(samples, CONFIG.objectives, "views", rank, step)
     bounds = (0, 1, 2, 4) if rank == 1 and step % 2 else (0, 4)
-    return [assemble(samples[a:b], plan.fused[a:b], plan.masked[a:b]) for a, b in pairwise(bounds)]
+    return [
+        assemble(samples[a:b], plan.fused[a:b], plan.masked[a:b], summaries=True)
+        for a, b in pairwise(bounds)
+    ]
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ SAMPLES = [sample("a", VISION=4, TEXT=2, SPEECH=3), sample("bb", TEXT=5), sample
 
 
 def test_each_medium_is_packed_once_in_the_order_of_the_samples() -> None:
-    batch = assemble(SAMPLES)
+    batch = assemble(SAMPLES, summaries=True)
     assert {m: b.tokens.cu_seqlens.tolist() for m, b in batch.media.items()} == {
         V: [0, 4], T: [0, 2, 7], S: [0, 3, 5]
     }  # fmt: skip
@@ -38,7 +38,7 @@ def test_each_medium_is_packed_once_in_the_order_of_the_samples() -> None:
 
 
 def test_a_fused_view_gathers_its_members() -> None:
-    batch = assemble(SAMPLES, fused=[frozenset({V, S}), None, None])
+    batch = assemble(SAMPLES, fused=[frozenset({V, S}), None, None], summaries=True)
     views = batch.views
     assert views is not None
     # four patches, then the speech of sample 0 behind 4 patches and 7 pieces, each with the summary
@@ -52,7 +52,9 @@ def test_a_fused_view_gathers_its_members() -> None:
 
 def test_a_masked_copy_follows_the_clean_media() -> None:
     hidden = np.array([False, True, True, False])
-    batch = assemble(SAMPLES, masked=[Masking(V, hidden, frozenset({T})), None, None])
+    batch = assemble(
+        SAMPLES, masked=[Masking(V, hidden, frozenset({T})), None, None], summaries=True
+    )
     vision, views = batch.media[V], batch.views
     assert views is not None
     assert vision.num_media == 2
@@ -70,7 +72,7 @@ def test_a_masked_copy_follows_the_clean_media() -> None:
 def test_predictions_are_placed_behind_the_helpers() -> None:
     fused = [frozenset({V, T}), None, None]
     masked = [Masking(S, np.array([True, False, True]), frozenset({V, T})), None, None]
-    views = assemble(SAMPLES, fused, masked).views
+    views = assemble(SAMPLES, fused, masked, summaries=True).views
     assert views is not None
     assert views.tokens.cu_seqlens.tolist() == [0, 8, 20]
     assert views.predictions["masked_speech"].token_K.tolist() == [16, 18]
@@ -91,7 +93,9 @@ def test_hiding_removes_features_of_hidden_tokens_alone(modality: Modality) -> N
 def test_the_given_media_are_left_as_they_are() -> None:
     """Assembling does not write to the media it is given."""
     before = SAMPLES[0].media[V].features.clone()
-    assemble(SAMPLES, masked=[Masking(V, np.ones(4, bool), frozenset()), None, None])
+    assemble(
+        SAMPLES, masked=[Masking(V, np.ones(4, bool), frozenset()), None, None], summaries=True
+    )
     assert torch.equal(SAMPLES[0].media[V].features, before)
 
 
@@ -102,7 +106,7 @@ def test_target_views_follow_and_their_questions_belong_to_no_sample() -> None:
         Writing(target, frozenset({V}), extra=(question,)),
         Writing(target, frozenset()),
     ]
-    batch = assemble(SAMPLES, written=[writings, [], []])
+    batch = assemble(SAMPLES, written=[writings, [], []], summaries=True)
     text, views = batch.media[T], batch.views
     assert views is not None
     assert text.tokens.cu_seqlens.tolist() == [0, 2, 7, 11]
@@ -117,15 +121,15 @@ def test_target_views_follow_and_their_questions_belong_to_no_sample() -> None:
 def test_a_modality_of_questions_alone_has_no_clean_media() -> None:
     target = Target(T, torch.tensor([80]), (1, 1), prompt(T, answer=True))
     writing = Writing(target, frozenset({S}), extra=(medium(T, 3, 1.0),))
-    batch = assemble([SAMPLES[2]], written=[[writing]])
+    batch = assemble([SAMPLES[2]], written=[[writing]], summaries=True)
     assert batch.sample_N[T].shape == (0,)
     assert batch.media[T].num_media == 1
 
 
 def test_the_cost_of_a_writing_is_what_it_adds() -> None:
     target = Target(S, torch.tensor([80, 81, 82]), (3, 1), prompt(S, "en"))
-    bare = assemble(SAMPLES[:1]).num_tokens
+    bare = assemble(SAMPLES[:1], summaries=True).num_tokens
     for members, extra in (({V, T}, ()), ({S}, (medium(T, 5, 1.0),))):
         writing = Writing(target, frozenset(members), extra, np.array([True, False, True]))
-        added = assemble(SAMPLES[:1], written=[[writing]]).num_tokens - bare
+        added = assemble(SAMPLES[:1], written=[[writing]], summaries=True).num_tokens - bare
         assert writing.cost(SAMPLES[0]) == added

@@ -44,8 +44,10 @@ def visible(tokens: TokenBatch) -> np.ndarray:
     return seen
 
 
-def packed(*views: View, media: dict[Modality, MediaBatch] = MEDIA) -> Views:
-    return pack_views(views, media)
+def packed(
+    *views: View, media: dict[Modality, MediaBatch] = MEDIA, summaries: bool = True
+) -> Views:
+    return pack_views(views, media, summaries=summaries)
 
 
 def test_a_text_is_behind_its_prompt_and_read_left_to_right() -> None:
@@ -188,3 +190,17 @@ def test_a_mask_is_the_special_token_of_its_modality() -> None:
         hidden = np.array([True])
         views = packed(View([], 0, target=codes(modality, 600), hidden_T=hidden))
         assert views.direct_T[-1] == Vocabulary.mask_id(modality)
+
+
+def test_without_summaries_a_view_is_the_tokens_alone() -> None:
+    hidden_T = np.array([True, False])
+    masked = View([(V, 0), (T, 1), (S, 0)], 0, masked=(SPEECH, hidden_T))
+    text = View([(V, 0)], 0, target=written(80, 81))
+    views = packed(masked, text, summaries=False)
+    # 14 encoded tokens, behind which the direct ids follow at once
+    expected = [0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13]
+    assert views.source_T.tolist() == [*expected, 0, 1, 2, 3, 4, 5, 14, 15, 16, 17]
+    assert views.tokens.cu_seqlens.tolist() == [0, 11, 21]
+    assert Route.SUMMARY not in views.tokens.route_T.tolist()
+    assert views.predictions["masked_speech"].token_K.tolist() == [9]
+    assert views.predictions["causal_text"].token_K.tolist() == [18, 19, 20]

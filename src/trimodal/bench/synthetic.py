@@ -64,6 +64,7 @@ class SyntheticFeed:
                 [plan.fused[i] for i in chosen],
                 [plan.masked[i] for i in chosen],
                 [written[i] for i in chosen],
+                summaries=self.config.model.summaries,
             )
             matching = pack_tuples([samples[i] for i in chosen], [tuples[i] for i in chosen])
             batches.append(replace(packed, matching=matching))

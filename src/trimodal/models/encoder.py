@@ -26,7 +26,8 @@ class Encoder(nn.Module):
         self.embedding = EmbeddingHead(
             config.width, architecture.embedding_dim, architecture.pooling_orders
         )
-        self.summary = nn.Linear(architecture.embedding_dim, architecture.trunk.width, bias=False)
+        dim, width = architecture.embedding_dim, architecture.trunk.width
+        self.summary = nn.Linear(dim, width, bias=False) if architecture.summaries else None
 
     def forward(self, media: MediaBatch) -> Tensor:
         """Packed features to packed tokens (T, D)."""
@@ -38,5 +39,10 @@ class Encoder(nn.Module):
         return F.normalize(self.embedding(x_TD, tokens), dim=-1)
 
     def summarise(self, z_NE: Tensor) -> Tensor:
-        """Embeddings as tokens (N, D) of the trunk, which finds in them what took long to learn."""
+        """Embeddings as tokens (N, D) of the trunk, which finds in them what took long to learn.
+
+        Without summaries (0, D).
+        """
+        if self.summary is None:
+            return z_NE.new_zeros(0, self.to_trunk.out_features)
         return self.summary(z_NE.to(self.summary.weight.dtype) * z_NE.shape[-1] ** 0.5)

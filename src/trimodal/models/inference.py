@@ -29,7 +29,8 @@ def embed_samples(
     model.eval()
     for indices in first_fit(list(map(embedding_cost, samples)), token_budget):
         chosen = [samples[i] for i in indices]
-        batch = assemble(chosen, fused=[whole(sample) for sample in chosen])
+        fused = [whole(sample) for sample in chosen]
+        batch = assemble(chosen, fused, summaries=model.architecture.summaries)
         with torch.inference_mode():
             output = model(**to_device(batch, model.device).inputs())
         assert output.z_NSE is not None  # noqa: S101 - forward always sets it

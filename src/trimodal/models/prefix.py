@@ -41,7 +41,9 @@ class Prefix:
     ) -> None:
         self.model = model
         self.modality = writings[0].target.modality
-        batch = to_device(assemble(samples, written=[[w] for w in writings]), model.device)
+        asked = [[writing] for writing in writings]
+        batch = assemble(samples, written=asked, summaries=model.architecture.summaries)
+        batch = to_device(batch, model.device)
         views = batch.views
         assert views is not None  # noqa: S101 - every sample has a writing
         bounds = views.tokens.cu_seqlens.tolist()

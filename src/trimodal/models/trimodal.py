@@ -288,7 +288,9 @@ class TrimodalModel(PreTrainedModel):
     ) -> tuple[Tensor, Tensor]:
         """Logits and labels of tuples; two media have two set partitions of the five."""
         chosen, label_V = matching_views(matching, z_NSE, sample_N, self.logit_scale.exp())
-        views = to_device(pack_views(chosen, to_device(media, "cpu")), observed_TD.device)
+        on_cpu, summaries = to_device(media, "cpu"), self.architecture.summaries
+        views = pack_views(chosen, on_cpu, summaries=summaries)
+        views = to_device(views, observed_TD.device)
         h_TD = self.trunk(self.enter(observed_TD, views), views.tokens)
         pooled_VD = segment_mean(h_TD, views.tokens.cu_seqlens)
         logits_VC = self.matching_head(pooled_VD.to(h_TD.dtype)).float()

@@ -92,6 +92,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
                 [plan.fused[i] for i in indices],
                 [plan.masked[i] for i in indices],
                 [written[i] for i in indices],
+                summaries=self.config.model.summaries,
             )
             matching = pack_tuples(chosen, [tuples[i] for i in indices])
             batches.append(replace(batch, matching=matching))
@@ -170,7 +171,7 @@ def _cost(
     masking: Masking | None,
     writings: Sequence[Writing],
 ) -> int:
-    """Tokens that encoders and trunk compute for a sample."""
+    """Tokens that encoders and trunk compute for a sample at most."""
     cost = sample.num_tokens + sum(1 + sample.media[m].num_tokens for m in members or ())
     if masking is not None:
         own = sample.media[masking.modality].num_tokens

@@ -35,9 +35,12 @@ def media() -> dict[str, Any]:
 
 
 @pytest.fixture
-def lively() -> TrimodalModel:
-    """In double precision, with weights so large that every input changes every output."""
-    model = tiny_model()
+def lively(request: pytest.FixtureRequest) -> TrimodalModel:
+    """In double precision, with weights so large that every input changes every output.
+
+    The parameter says whether its trunk sees summaries.
+    """
+    model = tiny_model(summaries=getattr(request, "param", True))
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=2 * parameter.shape[1] ** -0.5)

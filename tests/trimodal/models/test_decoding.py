@@ -134,7 +134,7 @@ def by_hand(model: TrimodalModel, sample: Sample, begun: list[int], guidance: fl
         rows = []
         for members in (frozenset(sample.media), frozenset()):
             target = Target(T, torch.tensor(text, dtype=torch.int64), (len(text), 1), prompt(T))
-            batch = assemble([sample], written=[[Writing(target, members)]])
+            batch = assemble([sample], written=[[Writing(target, members)]], summaries=True)
             assert batch.views is not None
             h_TD = model.trunk(
                 model.enter(model.observe(batch.media), batch.views), batch.views.tokens

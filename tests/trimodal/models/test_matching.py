@@ -9,6 +9,7 @@ from trimodal.assembly import assemble
 from trimodal.batch import Batch, Matching, Modality
 from trimodal.models import TrimodalModel
 from trimodal.models.matching import ALL_DIFFER, NUM_CLASSES, matching_views, partition
+from trimodal.testing import tiny_model
 
 V, T, S = Modality
 
@@ -76,10 +77,13 @@ def batch(model: TrimodalModel, media: dict[str, Any], wrong: list[bool]) -> Bat
     samples = [s for s in model.processor(**media) if len(s.media) == 3]
     samples = [replace(s, group=i) for i, s in enumerate(samples)]
     matching = tuples(list(range(len(samples))), [wrong] * len(samples))
-    return replace(assemble(samples), matching=matching)
+    packed = assemble(samples, summaries=model.architecture.summaries)
+    return replace(packed, matching=matching)
 
 
-def test_the_model_answers_each_tuple(model: TrimodalModel, media: dict[str, Any]) -> None:
+@pytest.mark.parametrize("summaries", [True, False])
+def test_the_model_answers_each_tuple(media: dict[str, Any], summaries: bool) -> None:
+    model = tiny_model(summaries=summaries)
     found = model(**batch(model, media, [True, False, False]).inputs()).matching
     assert found is not None
     logits, labels = found

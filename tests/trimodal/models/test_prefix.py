@@ -14,6 +14,9 @@ from trimodal.vocabulary import Vocabulary, prompt
 from trimodal_kernels import Scores
 
 V, T, S = Modality
+pytestmark = pytest.mark.parametrize(
+    "lively", [True, False], indirect=True, ids=["summaries", "tokens alone"]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +38,8 @@ def predicted(
     model: TrimodalModel, samples: list[Sample], writings: list[Writing]
 ) -> dict[str, torch.Tensor]:
     """What one uncached forward says, as in training."""
-    batch = assemble(samples, written=[[writing] for writing in writings])
+    asked, summaries = [[writing] for writing in writings], model.architecture.summaries
+    batch = assemble(samples, written=asked, summaries=summaries)
     predictions = model(**batch.inputs()).predictions
     assert predictions is not None
     return {

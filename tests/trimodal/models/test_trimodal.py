@@ -44,7 +44,7 @@ def batch_of(samples: list[Sample], masked: Modality | None = None) -> Batch:
         hidden[::2] = True
         maskings.append(Masking(masked, hidden, ALL & set(sample.media) - {masked}))
     fused = [frozenset(s.media) if len(s.media) > 1 else None for s in samples]
-    return assemble(samples, fused, maskings)
+    return assemble(samples, fused, maskings, summaries=True)
 
 
 @pytest.mark.parametrize("present", [["image"], ["text"], ["speech"], ["image", "speech"]])
@@ -206,7 +206,7 @@ def test_the_scale_is_bound_and_can_fall_again() -> None:
     with torch.no_grad():
         model.logit_scale.fill_(9.0)
     model.bound_scale()
-    batch = assemble(samples_of(model, {"text": ["red"]}))
+    batch = assemble(samples_of(model, {"text": ["red"]}), summaries=True)
     scale = model(**batch.inputs()).logit_scale
     assert scale is not None
     assert_close(scale, 100.0, "fp32")
@@ -283,7 +283,7 @@ def asking(
         hidden_T = None if modality is Modality.TEXT else hidden
         written.append([Writing(target, members, hidden_T=hidden_T)])
     fused = [frozenset(s.media) if len(s.media) > 1 else None for s in samples]
-    return assemble(samples, fused, written=written)
+    return assemble(samples, fused, written=written, summaries=True)
 
 
 def trunk_of(model: TrimodalModel, batch: Batch) -> torch.Tensor:

@@ -16,7 +16,9 @@ from trimodal.training.throughput import computing_threads, peak_flops, training
 def test_flops_of_a_text_by_hand() -> None:
     model = TrimodalModel(TrimodalConfig(architecture=to_dict(tiny_model_config())))
     ids = torch.full((5,), 70)
-    batch = assemble([Sample("a", {Modality.TEXT: Medium(Modality.TEXT, ids, 5, (5, 1))}, 0)])
+    batch = assemble(
+        [Sample("a", {Modality.TEXT: Medium(Modality.TEXT, ids, 5, (5, 1))}, 0)], summaries=True
+    )
     width, hidden = 32, 88
     block = 4 * width**2 + 3 * width * hidden
     frontend = width**2
@@ -33,7 +35,7 @@ def test_flops_of_a_convolved_picture_by_hand() -> None:
     )
     model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
     picture = Medium(Modality.VISION, torch.zeros(6, 48), 6, (2, 3))
-    batch = assemble([Sample("a", {Modality.VISION: picture}, 0)])
+    batch = assemble([Sample("a", {Modality.VISION: picture}, 0)], summaries=True)
     linear = TrimodalModel(
         TrimodalConfig(architecture=to_dict(replace(config, vision_stem="linear")))
     )
