@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 
 from trimodal.config import load_config
 from trimodal.training.tokenizers.config import load_training
@@ -11,7 +13,8 @@ from trimodal.training.tokenizers.config import load_training
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 TOKENIZERS = [path for path in CONFIGS if path.parent.name == "tokenizers"]
-RUNS = [path for path in CONFIGS if path not in TOKENIZERS]
+LAUNCHES = [path for path in CONFIGS if path.parent.name == "accelerate"]
+RUNS = [path for path in CONFIGS if path not in TOKENIZERS + LAUNCHES]
 FIELDS = ("Command", "Hardware", "Time", "Expect")
 
 
@@ -52,7 +55,19 @@ def test_configuration_of_a_tokenizer_is_valid_and_takes_overrides(path: Path) -
     assert f"trimodal tokenizer train {what} " in _header(path)["Command"]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", LAUNCHES, ids=lambda path: path.name)
+def test_accelerate_takes_what_is_launched_by(path: Path) -> None:
+    assert path.relative_to(ROOT).as_posix() in _header(path)["Command"]
+    command = ["--config_file", str(path), "-m", "trimodal.train", "run.yaml"]
+    options, *_ = _validate_launch_command(launch_command_parser().parse_args(command))
+    environment = prepare_multi_gpu_env(options)
+    asked = [environment.get(key) for key in ("ACCELERATE_USE_FSDP", "FSDP_VERSION")]
+    assert asked == (["true", "2"] if path.stem == "fsdp" else [None, None])
+    assert options.use_cpu == (path.stem == "cpu")
+    assert options.num_processes == (8 if path.stem in ("ddp", "fsdp") else 1)
+
+
+@pytest.mark.parametrize("path", RUNS + TOKENIZERS, ids=lambda path: path.name)
 def test_configuration_says_what_to_expect(path: Path) -> None:
     header = _header(path)
     assert [field for field in FIELDS if not header.get(field)] == []

@@ -12,11 +12,28 @@ Harm = Callable[..., dict[str, Any]]
 
 @pytest.mark.parametrize("steps", [16, pytest.param(200, marks=pytest.mark.faults)])
 def test_one_two_four_one(harm: Harm, tree: dict[str, Any], steps: int) -> None:
+    goes_on(harm, tree, "1,2,4,1", steps)
+
+
+@pytest.mark.parametrize(
+    ("worlds", "steps"), [("2s,1", 16), pytest.param("2s,1,4s,2", 200, marks=pytest.mark.faults)]
+)
+def test_spread_over_ranks_or_not(
+    harm: Harm, tree: dict[str, Any], worlds: str, steps: int
+) -> None:
+    """Parameters and moments of each rank's own, in micro-batches, and looked at between."""
+    training, data = tree["training"], tree["data"]
+    training |= {"token_budget": 400, "validate_every": 5, "sample_every": 8}
+    data["validation"] = data["train"][0]
+    goes_on(harm, tree, worlds, steps)
+
+
+def goes_on(harm: Harm, tree: dict[str, Any], worlds: str, steps: int) -> None:
     """What depends on the rank by design is off: dropout's draws, and matching's negatives."""
     for stack in ("vision", "text", "speech", "trunk"):
         tree["model"][stack]["dropout"] = 0.0
     del tree["objectives"]["matching"]
-    found = harm("worlds.py", worlds="1,2,4,1", steps=steps)
+    found = harm("worlds.py", worlds=worlds, steps=steps)
     (expected, losses), (samples, seen) = found["losses"], found["samples"]
     assert len(set(samples)) == steps
     assert seen == samples, "none is repeated, none is skipped"

@@ -1,10 +1,13 @@
 """A run that is stopped and goes on with another number of processes, against one that is not.
 
 python tests/faults/worlds.py CONFIG.yaml OUT.json --worlds 1,2,4,1 --steps 200
+
+`2s` are two processes over which parameters and moments are spread.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,8 +24,8 @@ from trimodal.training.trainer import Trainer
 STOPPED = 75
 
 
-def stopping(step: int) -> Callable[[], None]:
-    """Ask for an end during a step, as a scheduler does."""
+def prepared(sharded: bool, step: int | None) -> Callable[[], None]:
+    """What a process does first: ask for FSDP2, and for an end during a step, as schedulers do."""
 
     def patch() -> None:
         taken = Trainer._train_step
@@ -32,21 +35,24 @@ def stopping(step: int) -> Callable[[], None]:
                 signal.raise_signal(signal.SIGTERM)
             return taken(self, *arguments)
 
-        Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
+        if sharded:
+            os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+        if step is not None:
+            Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
 
     return patch
 
 
-def train_until(config: RunConfig, world_size: int, step: int) -> None:
+def train_until(config: RunConfig, world: str, step: int) -> None:
     """Train on some ranks, of which the last is asked to stop in that step."""
-    port = free_port()
+    port, world_size, sharded = free_port(), int(world.rstrip("s")), world.endswith("s")
     pids = [
         start(
             config,
             rank,
             world_size,
             port,
-            before=stopping(step) if rank == world_size - 1 else lambda: None,
+            before=prepared(sharded, step if rank == world_size - 1 else None),
         )
         for rank in range(world_size)
     ]
@@ -62,12 +68,12 @@ def main() -> None:
     parser.add_argument("--worlds", default="1,2,4,1")
     parser.add_argument("--steps", type=int, default=24)
     options = parser.parse_args()
-    sizes = [int(size) for size in options.worlds.split(",")]
+    worlds = options.worlds.split(",")
     config = load_config(options.config, [f"training.max_steps={options.steps}"])
     whole, moved = at(config, "whole"), at(config, "moved")
     assert train_whole(whole) == [0]
-    for i, size in enumerate(sizes):
-        train_until(moved, size, options.steps * (i + 1) // len(sizes))
+    for i, world in enumerate(worlds):
+        train_until(moved, world, options.steps * (i + 1) // len(worlds))
     found: dict[str, Any] = {"losses": [], "samples": []}
     for run in (whole, moved):
         parts = [trace.split() for _, trace in sorted(traces(run).items())]

@@ -66,9 +66,7 @@ def main() -> None:
             for module in model.modules():
                 if isinstance(module, Block):
                     fully_shard(module, mesh=mesh)
-            # scalars cannot be sharded
-            scalars = {model.logit_scale, model.logit_bias}
-            fully_shard(model, mesh=mesh, ignored_params=scalars)
+            fully_shard(model, mesh=mesh)
         found.append(gradients(model, batch))
     if dist.get_rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))

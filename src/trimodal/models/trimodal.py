@@ -131,8 +131,9 @@ class TrimodalModel(PreTrainedModel):
             {Modality.VISION: patch_dim, Modality.SPEECH: speech.stride * speech.num_mels},
         )
         self.matching_head = nn.Linear(width, NUM_CLASSES)
-        self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
-        self.logit_bias = nn.Parameter(torch.zeros(()))
+        # of one dimension, because FSDP2 shards no scalars
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / 0.07)))
+        self.logit_bias = nn.Parameter(torch.zeros(1))
         self.processor_dims = (patch_dim, speech.num_mels)
         self.class_labels = tuple(config.class_labels)
         self.classifier = nn.Linear(dim, len(self.class_labels)) if self.class_labels else None
@@ -178,7 +179,8 @@ class TrimodalModel(PreTrainedModel):
         z_NSE = self.logit_scale.new_zeros(
             num_samples, FUSED + 1, self.fusion.embedding_dim, dtype=exact
         )
-        zero = 0 * (self.logit_scale + self.logit_bias)
+        scale, bias = self.logit_scale.exp().squeeze(0), self.logit_bias.squeeze(0)
+        zero = 0 * (scale + bias)
         observed, summaries = [], []
         spare_TD = None
         for modality in Modality:
@@ -207,15 +209,15 @@ class TrimodalModel(PreTrainedModel):
             predictions = self._predict(h_TD, views)
         matched = None
         if matching is not None and torch.is_grad_enabled():
-            matched = self._match(matching, z_NSE, seen_TD, media, sample_N)
+            matched = self._match(matching, z_NSE, seen_TD, media, sample_N, scale)
         if self.training and spare_TD is not None:
             zero = zero + 0 * self._unused(seen_TD[:1] if observed else spare_TD, views)
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,
             matching=matched,
-            logit_scale=self.logit_scale.exp(),
-            logit_bias=self.logit_bias,
+            logit_scale=scale,
+            logit_bias=bias,
             zero=zero,
         )
 
@@ -285,9 +287,10 @@ class TrimodalModel(PreTrainedModel):
         observed_TD: Tensor,
         media: Mapping[Modality, MediaBatch],
         sample_N: Mapping[Modality, Tensor],
+        scale: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Logits and labels of tuples; two media have two set partitions of the five."""
-        chosen, label_V = matching_views(matching, z_NSE, sample_N, self.logit_scale.exp())
+        chosen, label_V = matching_views(matching, z_NSE, sample_N, scale)
         on_cpu, summaries = to_device(media, "cpu"), self.architecture.summaries
         views = pack_views(chosen, on_cpu, summaries=summaries)
         views = to_device(views, observed_TD.device)

@@ -4,7 +4,8 @@
     loaded = load_newest(folder)
 
 A folder `step-00000200` holds safetensors, `state.json` and `manifest.json` with the size and the
-SHA-256 of each file, because no tensor format notices a flipped bit.
+SHA-256 of each file, because no tensor format notices a flipped bit. Ranks that hold parts of the
+tensors write a file each; the first of them waits for the others and puts the folder in place.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +22,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trimodal.errors import StorageError
+from trimodal.training.parts import WHOLE, Part, Parts, stem_of
+from trimodal.training.sharding import own, read_own
 
 NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})")
 SEPARATOR = "::"
+NOTE = ".written-"
+WAIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Checkpoint:
     """What was read back: tensors by file stem, and the state."""
 
     step: int
-    tensors: Mapping[str, dict[str, Tensor]]
+    tensors: Mapping[str, Parts]
     state: Mapping[str, Any]
 
 
@@ -44,31 +50,32 @@ def save(
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
     keep: int,
+    part: Part = WHOLE,
 ) -> Path:
     """Write `folder/step-XXXXXXXX`; once it is in place, all but the newest `keep` go.
 
-    So do those of later steps: a run goes back only behind what is damaged.
+    So do those of later steps: a run goes back only behind what is damaged. Of several writers each
+    gives its rows of the tensors, and the first one's state counts.
 
     Raises:
         StorageError: it could not be written; what was there before is untouched.
     """
     final = folder / f"step-{step:08d}"
-    partial = folder / f".tmp-{step:08d}-{os.getpid()}"
+    launch = part.launch or str(os.getpid())
+    partial = folder / f".tmp-{step:08d}-{launch}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".tmp-*"):
-            _remove(stale)
-        partial.mkdir()
-        for stem, named in tensors.items():
-            save_file(
-                {k: v.contiguous() for k, v in named.items()}, partial / f"{stem}.safetensors"
-            )
-        (partial / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        entries = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+            if not stale.name.endswith(f"-{launch}") or part.count == 1:
+                _remove(stale)
+        partial.mkdir(exist_ok=part.count > 1)
+        entries = _write(partial, tensors, state, part)
+        if part.rank > 0:
+            return final
+        entries |= _of_others(partial, part)
         manifest = partial / "manifest.json"
         manifest.write_text(json.dumps({"files": entries}, indent=2), encoding="utf-8")
-        for path in partial.iterdir():
-            _sync(path)
+        _sync(manifest)
         _sync(partial)
         _remove(final)
         partial.rename(final)
@@ -85,6 +92,52 @@ def save(
     return final
 
 
+def _write(
+    partial: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    part: Part,
+) -> dict[str, Any]:
+    """Write and sync the files of one writer; tell the first one of them where there are others."""
+    written = []
+    for stem, named in tensors.items():
+        written.append(partial / part.file(stem))
+        # what has no rows is the same on all ranks
+        mine = {k: v.contiguous() for k, v in named.items() if v.ndim or not part.rank}
+        save_file(mine, written[-1])
+    if part.rank == 0:
+        written.append(partial / "state.json")
+        written[-1].write_text(json.dumps(state, indent=2), encoding="utf-8")
+    entries = {path.name: _entry(path) for path in sorted(written)}
+    for path in written:
+        _sync(path)
+    if part.rank > 0:
+        note = partial / f"{NOTE}{part.rank}"
+        beside = note.with_suffix(".new")
+        beside.write_text(json.dumps(entries), encoding="utf-8")
+        beside.rename(note)
+    return entries
+
+
+def _of_others(partial: Path, part: Part) -> dict[str, Any]:
+    """Wait for the notes of the other writers, and remove them.
+
+    Raises:
+        StorageError: one of them did not come.
+    """
+    entries: dict[str, Any] = {}
+    end = time.monotonic() + WAIT_SECONDS
+    for rank in range(1, part.count):
+        note = partial / f"{NOTE}{rank}"
+        while not note.exists():
+            if time.monotonic() > end:
+                raise StorageError(f"rank {rank} did not write its part of {partial}")
+            time.sleep(0.02)
+        entries |= json.loads(note.read_text(encoding="utf-8"))
+        note.unlink()
+    return entries
+
+
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose files are what was written, or None if there is none.
 
@@ -95,9 +148,11 @@ def load_newest(folder: Path) -> Checkpoint | None:
     for step, path in found:
         fault = _fault(path)
         if fault is None:
-            tensors = {f.stem: load_file(f) for f in sorted(path.glob("*.safetensors"))}
+            files: dict[str, list[Path]] = {}
+            for file in path.glob("*.safetensors"):
+                files.setdefault(stem_of(file), []).append(file)
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            return Checkpoint(step, tensors, state)
+            return Checkpoint(step, {stem: Parts(found) for stem, found in files.items()}, state)
         print(f"trimodal: checkpoint {path} is not used: {fault}", file=sys.stderr)
     if found:
         raise StorageError(f"every checkpoint in {folder} is damaged; remove them to start over")
@@ -153,9 +208,9 @@ def _sync(path: Path) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name."""
+    """What this rank holds of the optimizer's state, by parameter name."""
     return {
-        f"{name}{SEPARATOR}{key}": value
+        f"{name}{SEPARATOR}{key}": own(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -164,11 +219,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` took out."""
+    """Put back what `optimizer_tensors` took out, whatever number of ranks did."""
     parameters = dict(model.named_parameters())
-    for key, value in tensors.items():
+    for key in tensors:
         name, _, entry = key.partition(SEPARATOR)
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU
-        device = value.device if value.ndim == 0 else parameter.device
-        optimizer.state[parameter][entry] = value.to(device)
+        counts = entry == "step"
+        value = tensors[key] if counts else read_own(tensors, key, parameter).to(parameter.device)
+        optimizer.state[parameter][entry] = value

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from trimodal.errors import NumericError
 
@@ -51,6 +52,15 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     return total.tolist()
 
 
+def of_main_rank(value: int, device: torch.device) -> int:
+    """What the main rank says, on every rank."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    said = torch.tensor([value], dtype=torch.int64, device=device)
+    dist.broadcast(said, 0)
+    return int(said)
+
+
 def settle() -> None:
     """Let gloo's threads drop what they hold of the last collective, before the group ends.
 
@@ -62,14 +72,16 @@ def settle() -> None:
 
 
 def check_replicas(model: nn.Module, device: torch.device) -> None:
-    """Compare a sum over the bits of all parameters between ranks.
+    """Compare a sum over the bits of all parameters that every rank holds.
 
     Raises:
         NumericError: they differ; the message names the first parameter that does.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    named = list(model.named_parameters())
+    named = [(name, p) for name, p in model.named_parameters() if not isinstance(p, DTensor)]
+    if not named:
+        return
     own = torch.stack([_bits(parameter) for _, parameter in named]).to(device)
     least, most = own.clone(), own.clone()
     dist.all_reduce(least, dist.ReduceOp.MIN)

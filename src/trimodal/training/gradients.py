@@ -30,6 +30,7 @@ from trimodal.objectives import (
 )
 from trimodal.streams import digest
 from trimodal.training.distributed import gather, sum_over_ranks
+from trimodal.training.sharding import held_back
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ class StepGradients:
         grads_NSE = grads[0].split([len(part) for part in parts])
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            with nullcontext() if last else held_back(self.accelerator, self.model):
                 output = self._forward(batch, step, i) if cached else only
                 total, predictions = self._predicted(output, batch, counts)
                 total = total + (_required(output.z_NSE) * grads_NSE[i]).sum()

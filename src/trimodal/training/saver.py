@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from trimodal.training.checkpoint import save
+from trimodal.training.parts import WHOLE, Part
 
 
 class Saver:
@@ -20,8 +21,8 @@ class Saver:
     it is whole.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, part: Part = WHOLE) -> None:
+        self.folder, self.keep, self.part = folder, keep, part
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[Path] | None = None
 
@@ -49,7 +50,9 @@ class Saver:
             stem: {name: x.detach().to("cpu", copy=True) for name, x in named.items()}
             for stem, named in tensors.items()
         }
-        self._pending = self._writer.submit(save, self.folder, step, copies, state, self.keep)
+        self._pending = self._writer.submit(
+            save, self.folder, step, copies, state, self.keep, self.part
+        )
 
     def check(self) -> None:
         """Raise at once what a checkpoint that was given up on failed with.

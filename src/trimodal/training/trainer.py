@@ -41,17 +41,19 @@ from trimodal.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
-from trimodal.training.distributed import check_replicas, settle, sum_over_ranks
+from trimodal.training.distributed import check_replicas, of_main_rank, settle, sum_over_ranks
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
 from trimodal.training.identity import check_identity, identity
 from trimodal.training.loading import load_steps
 from trimodal.training.optimizer import build_optimizer, learning_rate
+from trimodal.training.parts import WHOLE, Part
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory
 from trimodal.training.sampling import COUNT, write_samples
 from trimodal.training.saver import Saver
+from trimodal.training.sharding import gathered, is_sharded, own, prepare, restore_weights, whole
 from trimodal.training.signals import StopRequest
 from trimodal.training.throughput import computing_threads, peak_flops, training_flops
 from trimodal.training.validation import validate
@@ -102,7 +104,6 @@ class Trainer:
             else []
         )
         self.identity = identity(config, fingerprint)
-        self.saver = Saver(run.checkpoints, config.training.keep_checkpoints)
         checkpoint = load_newest(run.checkpoints)
         if checkpoint is not None:
             check_identity(checkpoint.state["identity"], self.identity, run.path)
@@ -121,9 +122,11 @@ class Trainer:
         set_seed(config.seed)
         model = new_model(config, processor)
         set_up_blocks(model, config.training)
-        self.optimizer = build_optimizer(model, config.training)
-        self.model = accelerator.prepare(model)
+        self.model = prepare(accelerator, model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
+        self.optimizer = build_optimizer(self.bare, config.training)
+        self.part = self._part()
+        self.saver = Saver(run.checkpoints, config.training.keep_checkpoints, self.part or WHOLE)
         if checkpoint is not None:
             self._load(checkpoint)
         way = chosen(accelerator.device)
@@ -134,8 +137,15 @@ class Trainer:
         self.clock = 0.0
         """When the last step ended; a step's time includes the wait for its data."""
 
+    def _part(self) -> Part | None:
+        """What this rank writes of a checkpoint; None if that is nothing."""
+        if is_sharded(self.bare):
+            now = of_main_rank(time.time_ns(), self.accelerator.device)
+            return Part(self.accelerator.process_index, self.accelerator.num_processes, f"{now:x}")
+        return WHOLE if self.accelerator.is_main_process else None
+
     def _load(self, checkpoint: Checkpoint) -> None:
-        self.bare.load_state_dict(checkpoint.tensors["model"])
+        restore_weights(self.bare, checkpoint.tensors["model"])
         restore_optimizer(self.optimizer, self.bare, checkpoint.tensors["optimizer"])
 
     def fit(self) -> None:
@@ -155,14 +165,15 @@ class Trainer:
                 print(_summary(self.bare, self.feed, self.step, settings.max_steps), flush=True)
             stop = stack.enter_context(StopRequest())
             watchdog = stack.enter_context(Watchdog(settings.watchdog_seconds))
-            self.saver = stack.enter_context(Saver(self.run.checkpoints, settings.keep_checkpoints))
+            self.saver = stack.enter_context(self.saver)
             self.model.train()
             self.clock = time.perf_counter()
             for batches in load_steps(self.feed, self.step, settings.max_steps, self.config.data):
                 outcome = self._train_step(batches, stop)
+                scores = self._validation()
                 if reporter is not None:
-                    reporter.step(self.step, outcome.metrics | self._validation(), outcome.trace)
-                    self._sample(reporter)
+                    reporter.step(self.step, outcome.metrics | scores, outcome.trace)
+                self._sample(reporter)
                 if (
                     outcome.stops
                     or self.step % settings.checkpoint_every == 0
@@ -212,7 +223,7 @@ class Trainer:
             **losses,
             "learning_rate": rate,
             "grad_norm": norm,
-            "logit_scale": float(self.bare.logit_scale.detach().exp()),
+            "logit_scale": float(whole(self.bare.logit_scale.detach()).exp()),
             "tokens": tokens,
             "tokens_seen": self.tokens_seen,
             **({"skipped": self.skipped} if self.config.data.tolerance else {}),
@@ -279,29 +290,35 @@ class Trainer:
         last = self.step == self.config.training.max_steps
         return bool(every) and (self.step % every == 0 or last)
 
-    def _sample(self, reporter: Reporter) -> None:
+    def _sample(self, reporter: Reporter | None) -> None:
         """Write what the model makes of held-out rows, at the steps that are to have it."""
         if not self._is_due(self.config.training.sample_every):
             return
-        folder = self.run.path / "samples" / f"step-{self.step:08d}"
-        for one in write_samples(self.bare, self.held_out[:COUNT], folder):
-            reporter.sample(self.step, one, self.bare.sample_rate)
+        model = gathered(self.bare, reporter is not None)
+        if reporter is not None and model is not None:
+            folder = self.run.path / "samples" / f"step-{self.step:08d}"
+            for one in write_samples(model, self.held_out[:COUNT], folder):
+                reporter.sample(self.step, one, model.sample_rate)
         self.clock = time.perf_counter()
 
     def _validation(self) -> dict[str, float]:
-        """The scores on held-out samples, at the steps that are to have them."""
+        """The scores on held-out samples, on the main rank at the steps that are to have them."""
+        main = self.accelerator.is_main_process
         if not self._is_due(self.config.training.validate_every):
             return {}
-        scores = validate(self.bare, self.held_out, self.config.training.token_budget)
+        model = gathered(self.bare, main)
+        if model is None or not main:
+            return {}
+        scores = validate(model, self.held_out, self.config.training.token_budget)
         self.clock = time.perf_counter()
         return scores
 
     def _save(self) -> None:
         check_replicas(self.bare, self.accelerator.device)
         self.guard.saved()
-        if self.accelerator.is_main_process:
+        if self.part is not None:
             tensors = {
-                "model": self.bare.state_dict(),
+                "model": {name: own(x) for name, x in self.bare.state_dict().items()},
                 "optimizer": optimizer_tensors(self.optimizer, self.bare),
             }
             state = {
@@ -313,10 +330,11 @@ class Trainer:
             self.saver.save(self.step, tensors, state)
 
     def _export(self) -> None:
-        if self.accelerator.is_main_process:
+        model = gathered(self.bare, self.accelerator.is_main_process)
+        if model is not None and self.accelerator.is_main_process:
             written = self.run.path / ".new-model"
             try:
-                self.bare.save_pretrained(written)
+                model.save_pretrained(written)
                 self.run.replace_model(written)
             except (OSError, SafetensorError) as error:
                 raise StorageError(f"{self.run.model} cannot be written: {error}") from error

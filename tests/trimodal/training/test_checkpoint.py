@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from trimodal.training.checkpoint import (
     restore_optimizer,
     save,
 )
+from trimodal.training.parts import Part
 
 TENSORS = {"model": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(())}}
 
@@ -190,3 +193,47 @@ def test_the_optimizer_goes_on_as_if_nothing_happened() -> None:
     restore_optimizer(second_optimizer, second, optimizer_tensors(first_optimizer, first))
     steps(second, second_optimizer, 3)
     assert_close(second.weight, whole.weight, "exact")
+
+
+def write_parts(folder: Path, ranks: Iterable[int], count: int = 3) -> list[Future[Path]]:
+    """Write rows of ten from several ranks at once, and what has no rows from the first."""
+    rows = torch.arange(10.0).tensor_split(count)
+    with ThreadPoolExecutor(count) as pool:
+        return [
+            pool.submit(
+                save,
+                folder,
+                7,
+                {"model": {"w": rows[rank], "s": torch.tensor(float(rank))}},
+                {"rank": rank},
+                2,
+                Part(rank, count, "one"),
+            )
+            for rank in ranks
+        ]
+
+
+def test_several_writers_make_one_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-00000003-former").mkdir()
+    assert {future.result() for future in write_parts(tmp_path, (2, 0, 1))} == {
+        tmp_path / "step-00000007"
+    }
+    assert names(tmp_path) == ["step-00000007"]
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.state == {"rank": 0}
+    assert loaded.tensors["model"]["w"].tolist() == list(range(10))
+    assert float(loaded.tensors["model"]["s"]) == 0.0
+
+
+def test_a_writer_that_does_not_come_leaves_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "WAIT_SECONDS", 0.1)
+    first, _ = write_parts(tmp_path, (0, 2))
+    with pytest.raises(StorageError, match="rank 1 did not write its part"):
+        first.result()
+    assert load_newest(tmp_path) is None
+    for future in write_parts(tmp_path, (0, 1, 2)):
+        future.result()
+    assert load_newest(tmp_path) is not None
