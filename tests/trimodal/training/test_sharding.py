@@ -80,8 +80,11 @@ def test_the_first_version_is_refused(
 
 
 def test_deepspeed_is_refused(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
-    with pytest.raises(ConfigError, match="DEEPSPEED is not supported"):
+    with (
+        monkeypatch.context() as context,
+        pytest.raises(ConfigError, match="DEEPSPEED is not supported"),
+    ):
+        context.setattr(accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
         prepare(accelerator, tiny_model())
 
 
@@ -89,4 +92,4 @@ def test_without_being_asked_nothing_is_spread() -> None:
     assert "ACCELERATE_USE_FSDP" not in os.environ
     model = tiny_model()
     assert gathered(model, main=False) is model
-    assert not is_sharded(prepare(Accelerator(cpu=True), model))
+    assert not is_sharded(prepare(Accelerator(), model))
