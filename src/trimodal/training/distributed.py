@@ -51,6 +51,14 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     return total.tolist()
 
 
+def by_rank(value: float) -> list[float]:
+    """One value in this rank's place and zeros in all others; the sum over ranks has everyone's."""
+    if not dist.is_initialized():
+        return [float(value)]
+    rank = dist.get_rank()
+    return [float(value) if i == rank else 0.0 for i in range(dist.get_world_size())]
+
+
 def settle() -> None:
     """Let gloo's threads drop what they hold of the last collective, before the group ends.
 
