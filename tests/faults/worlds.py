@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forks import at, free_port, start, traces, train_whole, wait
+from forks import at, free_port, start, traces, train_whole, wait, wrap
 
 from trimodal.config import RunConfig, load_config
 from trimodal.training.trainer import Trainer
@@ -24,17 +24,12 @@ STOPPED = 75
 def stopping(step: int) -> Callable[[], None]:
     """Ask for an end during a step, as a scheduler does."""
 
-    def patch() -> None:
-        taken = Trainer._train_step
+    def train_step(taken: Callable[..., Any], self: Trainer, *arguments: Any) -> Any:
+        if self.step + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+        return taken(self, *arguments)
 
-        def train_step(self: Trainer, *arguments: Any) -> Any:
-            if self.step + 1 == step:
-                signal.raise_signal(signal.SIGTERM)
-            return taken(self, *arguments)
-
-        Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
-
-    return patch
+    return lambda: wrap(Trainer, "_train_step", train_step)
 
 
 def train_until(config: RunConfig, world_size: int, step: int) -> None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,22 @@ def save(
         for stale in folder.glob(".tmp-*"):
             _remove(stale)
         partial.mkdir()
-        for stem, named in tensors.items():
-            save_file(
-                {k: v.contiguous() for k, v in named.items()}, partial / f"{stem}.safetensors"
-            )
-        (partial / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        entries = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+        hashed: dict[str, Future[dict[str, Any]]] = {}
+        # a core hashes what a disk takes meanwhile
+        with ThreadPoolExecutor(1, "hash") as hasher:
+            for stem, named in tensors.items():
+                path = partial / f"{stem}.safetensors"
+                save_file({k: v.contiguous() for k, v in named.items()}, path)
+                hashed[path.name] = hasher.submit(_entry, path)
+                _sync(path)
+            path = partial / "state.json"
+            path.write_text(json.dumps(state, indent=2), encoding="utf-8")
+            hashed[path.name] = hasher.submit(_entry, path)
+            _sync(path)
+        entries = {name: entry.result() for name, entry in sorted(hashed.items())}
         manifest = partial / "manifest.json"
         manifest.write_text(json.dumps({"files": entries}, indent=2), encoding="utf-8")
-        for path in partial.iterdir():
-            _sync(path)
+        _sync(manifest)
         _sync(partial)
         _remove(final)
         partial.rename(final)
