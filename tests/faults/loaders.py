@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from forks import at, start, traces, train_whole, wait, wrap
 
 from trimodal.config import load_config
 from trimodal.training.trainer import Trainer
+
+PATIENCE = {"KILL": 600.0, "STOP": 8.0}
+"""Seconds before a loader that is silent counts as lost; torch notices one that died by itself."""
 
 
 def harming(number: signal.Signals, steps: set[int]) -> Callable[[], None]:
@@ -41,15 +45,15 @@ def main() -> None:
     parser.add_argument("--harms", default="KILL,STOP")
     parser.add_argument("--losses", type=int, default=3)
     options = parser.parse_args()
-    overrides = ["data.num_workers=2", "data.loader_seconds=3"]
-    config = load_config(options.config, overrides)
+    config = load_config(options.config, ["data.num_workers=2"])
     whole, last = at(config, "whole"), config.training.max_steps
     assert train_whole(whole) == [0]
     # two loaders have four batches each in store, so a loss is felt eight steps later
     steps = {i * (last // (options.losses + 1)) for i in range(1, options.losses + 1)}
     found = {}
     for harm in options.harms.split(","):
-        victim = at(config, harm)
+        data = replace(config.data, loader_seconds=PATIENCE[harm])
+        victim = replace(at(config, harm), data=data)
         found[harm] = {
             "status": wait(start(victim, before=harming(signal.Signals[f"SIG{harm}"], steps))),
             "traces": traces(victim) == traces(whole),
