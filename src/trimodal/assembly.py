@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from trimodal.batch import Batch, Medium, Modality, Sample, Target, pack_media
+from trimodal.streams import digest
 from trimodal.views import Part, View, pack_views
 from trimodal.vocabulary import Vocabulary
 
@@ -55,10 +56,23 @@ class _Media:
     media: list[Medium] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     hidden: dict[int, np.ndarray] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
 
-    def add(self, medium: Medium) -> int:
+    def add(self, medium: Medium, seed: int | None) -> int:
         self.media.append(medium)
+        if seed is not None:
+            self.seeds.append(seed)
         return len(self.media) - 1
+
+
+class _Seeds:
+    """Of dropout, for what a sample is seen as; without keys there are none."""
+
+    def __init__(self, sample: Sample, keys: Sequence[str | int]) -> None:
+        self.keys = (*keys, sample.id) if keys else ()
+
+    def of(self, *role: str | int) -> int | None:
+        return digest("dropout", *self.keys, *role) >> 1 if self.keys else None
 
 
 def whole(sample: Sample) -> Members | None:
@@ -78,6 +92,7 @@ def assemble(
     written: Sequence[Sequence[Writing]] = (),
     *,
     summaries: bool,
+    keys: Sequence[str | int] = (),
 ) -> Batch:
     """Pack samples into one batch.
 
@@ -87,26 +102,30 @@ def assemble(
         masked: for each sample its masked view, None for no such view.
         written: for each sample its target views.
         summaries: whether views see the embedding of a medium, see `ModelConfig.summaries`.
+        keys: of the draws of dropout, which then are pure functions of them and of the sample;
+            none leaves them to torch.
     """
     packs: dict[Modality, _Media] = {}
     place: list[dict[Modality, int]] = []
+    seeds = [_Seeds(sample, keys) for sample in samples]
     for i, sample in enumerate(samples):
         place.append({})
         for modality, medium in sample.media.items():
             pack = packs.setdefault(modality, _Media())
-            place[i][modality] = pack.add(medium)
+            place[i][modality] = pack.add(medium, seeds[i].of("medium", int(modality)))
             pack.samples.append(i)
     views = [
-        View(_parts(members, place[i]), i, members=members)
+        View(_parts(members, place[i]), i, members=members, seed=seeds[i].of("fused"))
         for i, members in enumerate(fused)
         if members
     ]
     for i, masking in enumerate(masked):
         if masking is not None:
-            views.append(_masked_view(packs, place[i], samples[i], masking, i))
+            views.append(_masked_view(packs, place[i], samples[i], masking, i, seeds[i]))
     for i, writings in enumerate(written):
-        views.extend(_target_view(packs, place[i], writing, i) for writing in writings)
-    media = {m: pack_media(packs[m].media, packs[m].hidden) for m in sorted(packs)}
+        for number, writing in enumerate(writings):
+            views.append(_target_view(packs, place[i], writing, i, seeds[i], number))
+    media = {m: pack_media(packs[m].media, packs[m].hidden, packs[m].seeds) for m in sorted(packs)}
     return Batch(
         num_samples=len(samples),
         media=media,
@@ -127,22 +146,30 @@ def _masked_view(
     sample: Sample,
     masking: Masking,
     index: int,
+    seeds: _Seeds,
 ) -> View:
     clean = sample.media[masking.modality]
-    copy = packs[masking.modality].add(hide(clean, masking.hidden_T))
+    copy = packs[masking.modality].add(hide(clean, masking.hidden_T), seeds.of("copy"))
     packs[masking.modality].hidden[copy] = masking.hidden_T
     observed = masking.helpers | {masking.modality}
     parts = _parts(observed, {**place, masking.modality: copy})
-    return View(parts, index, masked=(clean, masking.hidden_T))
+    return View(parts, index, masked=(clean, masking.hidden_T), seed=seeds.of("masked"))
 
 
 def _target_view(
-    packs: dict[Modality, _Media], place: Mapping[Modality, int], writing: Writing, index: int
+    packs: dict[Modality, _Media],
+    place: Mapping[Modality, int],
+    writing: Writing,
+    index: int,
+    seeds: _Seeds,
+    number: int,
 ) -> View:
     parts = _parts(writing.members, place)
     for medium in writing.extra:
-        parts.append((medium.modality, packs.setdefault(medium.modality, _Media()).add(medium)))
-    return View(parts, index, target=writing.target, hidden_T=writing.hidden_T)
+        pack = packs.setdefault(medium.modality, _Media())
+        parts.append((medium.modality, pack.add(medium, seeds.of("extra", number, len(parts)))))
+    seed = seeds.of("target", number)
+    return View(parts, index, target=writing.target, hidden_T=writing.hidden_T, seed=seed)
 
 
 def hide(medium: Medium, hidden_T: np.ndarray) -> Medium:

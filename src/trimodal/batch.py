@@ -125,6 +125,8 @@ class TokenBatch:
     cu_seqlens: Tensor
     """(N + 1,) int64, where each medium or view starts, and T."""
     segments: Segments
+    seed_T: Tensor | None = None
+    """int64, what the draws of dropout of each token start from; None leaves them to torch."""
 
     def __post_init__(self) -> None:
         size = self.positions_T2.shape[0]
@@ -154,14 +156,30 @@ class MediaBatch:
         return self.tokens.cu_seqlens.numel() - 1
 
 
+def token_seeds(seeds: Sequence[int], lengths: Sequence[int]) -> Tensor | None:
+    """The seed (T,) int64 of each token of media or views, None without any.
+
+    Args:
+        seeds: of each medium or view, below 2^63; or none.
+        lengths: their tokens.
+    """
+    if not seeds:
+        return None
+    places = [np.arange(length) for length in lengths]
+    return torch.from_numpy(np.repeat(np.array(seeds), lengths) + np.concatenate(places))
+
+
 def pack_media(
-    media: Sequence[Medium], hidden: Mapping[int, np.ndarray] | None = None
+    media: Sequence[Medium],
+    hidden: Mapping[int, np.ndarray] | None = None,
+    seeds: Sequence[int] = (),
 ) -> MediaBatch:
     """Lay media of one modality end to end.
 
     Args:
         media: at least one, all of one modality.
         hidden: by index into `media`, (T,) bool, the tokens that were hidden in it.
+        seeds: of each medium, for dropout; none leaves the draws to torch.
     """
     lengths = [medium.num_tokens for medium in media]
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
@@ -175,6 +193,7 @@ def pack_media(
         route_T=torch.full((size,), int(Route.OBSERVED)),
         cu_seqlens=torch.from_numpy(cu_seqlens),
         segments=Segments.from_lengths(lengths),
+        seed_T=token_seeds(seeds, lengths),
     )
     features = torch.cat([medium.features for medium in media])
     return MediaBatch(features, tokens, torch.from_numpy(hidden_T))
@@ -229,6 +248,8 @@ class Matching:
     """float64 in [0, 1), which decide whose."""
     group_N: Tensor
     """int64 group of each sample; a wrong medium is of another group."""
+    seed_V: Tensor | None = None
+    """int64, for the dropout of each tuple."""
 
 
 @dataclass(frozen=True)

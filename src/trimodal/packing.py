@@ -3,6 +3,7 @@
 for indices in first_fit([s.num_tokens for s in samples], budget=16_384): ...
 """
 
+import heapq
 from collections.abc import Sequence
 
 
@@ -30,3 +31,26 @@ def first_fit(costs: Sequence[int], budget: int) -> list[list[int]]:
         while first_open < len(bins) and room[first_open] <= 0:
             first_open += 1
     return bins
+
+
+def balance(costs: Sequence[float], shares: int) -> list[list[int]]:
+    """Share items out, as many to each, so that the sums of their costs lie near each other.
+
+    The dearest come first, each to the share that costs least so far and has room (Graham, 1969).
+
+    Args:
+        costs: of each item; `shares` divides their number.
+        shares: how many there are.
+
+    Returns:
+        Indices of the items of each share, in rising order.
+    """
+    most = len(costs) // shares
+    found: list[list[int]] = [[] for _ in range(shares)]
+    cheapest = [(0.0, share) for share in range(shares)]
+    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        cost, share = heapq.heappop(cheapest)
+        found[share].append(index)
+        if len(found[share]) < most:
+            heapq.heappush(cheapest, (cost + costs[index], share))
+    return [sorted(indices) for indices in found]

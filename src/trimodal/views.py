@@ -21,6 +21,7 @@ from trimodal.batch import (
     Target,
     TokenBatch,
     Views,
+    token_seeds,
 )
 from trimodal.vocabulary import Special, Vocabulary
 from trimodal_kernels import Kind, Segments
@@ -42,6 +43,8 @@ class View:
     target: Target | None = None
     hidden_T: np.ndarray | None = None
     """bool, which codes of the target are masked; None for a text, which is causal."""
+    seed: int | None = None
+    """For its dropout."""
 
     @property
     def causal(self) -> bool:
@@ -160,6 +163,10 @@ class _Builder:
             route_T=torch.cat(routes)[source_T],
             cu_seqlens=torch.tensor([0, *(layout.end for layout in layouts)]),
             segments=Segments.from_rows(rows, self.size),
+            seed_T=token_seeds(
+                [view.seed for view in views if view.seed is not None],
+                [layout.end - layout.start for layout in layouts],
+            ),
         )
 
 

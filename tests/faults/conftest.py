@@ -2,11 +2,13 @@
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -15,22 +17,32 @@ from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+LONGEST = 3600
+"""Seconds that a script may take."""
 Harm = Callable[..., dict[str, Any]]
 
 
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer and 40 rows, which no script changes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "text.model").write_bytes(tiny_tokenizer())
+    write_tiny_manifest(folder, rows=40)
+    return folder
+
+
 @pytest.fixture
-def tree(tmp_path: Path) -> dict[str, Any]:
+def tree(tmp_path: Path, corpus: Path) -> dict[str, Any]:
     """The configuration: dropout, augmentation, samples that lack modalities."""
-    (tmp_path / "text.model").write_bytes(tiny_tokenizer())
-    manifest = write_tiny_manifest(tmp_path / "data", rows=40)
     model = to_dict(tiny_model_config())
     for stack in ("vision", "text", "speech", "trunk"):
         model[stack]["dropout"] = 0.1
     return {
-        "run_dir": "replaced",
+        "run_dir": str(tmp_path / "run"),
         "data": {
-            "train": [str(manifest)],
-            "tokenizer": str(tmp_path / "text.model"),
+            "train": [str(corpus / "train.jsonl")],
+            "tokenizer": str(corpus / "text.model"),
             "num_workers": 0,
             "vision_augment": {"rotate_degrees": 10, "shift": 0.1},
             "speech_augment": {"stretch": 0.2, "warp": 0.1, "noise": 0.5, "time_mask": 0.1},
@@ -54,23 +66,67 @@ def tree(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+class Host:
+    """A process that has imported everything, and runs the scripts of this folder in forks."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "host.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+
+    def __call__(self, script: str, said: Path, arguments: Sequence[str]) -> int:
+        """The status of a script; what it says is in a file then."""
+        asked, answers = self._pipes()
+        asked.write(json.dumps([script, str(said), *arguments]) + "\n")
+        asked.flush()
+        assert select.select([answers], [], [], LONGEST)[0], f"{script} takes too long"
+        return int(answers.readline())
+
+    def close(self) -> None:
+        """End it, and what it may have left."""
+        for pipe in self._pipes():
+            pipe.close()
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[Host]:
+    """One for all scripts."""
+    made = Host()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def harm(tmp_path: Path, tree: dict[str, Any]) -> Harm:
+def harm(tmp_path: Path, tree: dict[str, Any], host: Host) -> Harm:
     """What a script of this folder says about a run: `harm("kills.py", kills=5)`."""
 
     def run(script: str, within: Sequence[str] = (), **options: Any) -> dict[str, Any]:
-        config, out = tmp_path / "run.yaml", tmp_path / "out.json"
+        config, out, said = (tmp_path / name for name in ("run.yaml", "out.json", "said.txt"))
         config.write_text(yaml.safe_dump(tree))
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        done = subprocess.run(
-            [*within, sys.executable, str(HERE / script), str(config), str(out), *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=1800,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return {**json.loads(out.read_text()), "stderr": done.stderr}
+        named = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        arguments = [str(config), str(out), *named]
+        if within:
+            command = [*within, sys.executable, str(HERE / script), *arguments]
+            with said.open("w") as sink:
+                status = subprocess.run(
+                    command, env=ENVIRONMENT, stderr=sink, check=False, timeout=LONGEST
+                ).returncode
+        else:
+            status = host(script, said, arguments)
+        stderr = said.read_text()
+        assert status == 0, stderr[-4000:]
+        return {**json.loads(out.read_text()), "stderr": stderr}
 
     return run

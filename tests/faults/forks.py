@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trimodal.config import RunConfig
 from trimodal.errors import TrimodalError
@@ -51,6 +52,22 @@ def start(
         os._exit(code)
 
 
+def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Have `around(inner, *arguments)` called in the place of a function or a method.
+
+    Args:
+        owner: the module or the class.
+        name: of what is replaced.
+        around: is given what was there before, then what that would have been given.
+    """
+    inner = getattr(owner, name)
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        return around(inner, *arguments, **options)
+
+    setattr(owner, name, called)
+
+
 def wait(pid: int) -> int:
     """The status of a child; minus the signal that ended it."""
     _, status = os.waitpid(pid, 0)
@@ -77,8 +94,8 @@ def kill(pid: int) -> None:
 
 
 def at(config: RunConfig, folder: str) -> RunConfig:
-    """The same run elsewhere, beside its data."""
-    return replace(config, run_dir=str(Path(config.data.tokenizer).parent / folder))
+    """The same run elsewhere."""
+    return replace(config, run_dir=str(Path(config.run_dir).parent / folder))
 
 
 def traces(config: RunConfig) -> dict[int, str]:

@@ -1,6 +1,6 @@
 """A run that is killed again and again, against one that is not.
 
-python tests/faults/kills.py CONFIG.yaml OUT.json --kills 50 --inside 12 --workers 2 --steps 240
+python tests/faults/kills.py CONFIG.yaml OUT.json --kills 50 --inside 12 --workers 0,2 --steps 240
 """
 
 import argparse
@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forks import at, kill, start, traces, train_whole, wait, weights
+from forks import at, kill, start, traces, train_whole, wait, weights, wrap
 
 from trimodal.config import RunConfig, load_config
 from trimodal.training import checkpoint
@@ -28,24 +29,23 @@ STAGES = ("save_file", "_entry", "_sync", "_remove")
 
 def dying(number: int, *, after: bool) -> Callable[[], None]:
     """Kill the process at the `number`th stage of writing checkpoints."""
-    left = number
+    left, lock = number, threading.Lock()
 
-    def counted(stage: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            nonlocal left
+    def counted(stage: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal left
+        with lock:  # hashes are taken by a thread of their own
             left -= 1
-            if left == 0 and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            made = stage(*arguments)
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return made
-
-        return run
+            last = left == 0
+        if last and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        made = stage(*arguments)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made
 
     def patch() -> None:
         for name in STAGES:
-            setattr(checkpoint, name, counted(getattr(checkpoint, name)))
+            wrap(checkpoint, name, counted)
 
     return patch
 
@@ -81,39 +81,43 @@ def survive(config: RunConfig, kills: int, inside: int, pace: float, seed: int) 
 
 
 def main() -> None:
-    """Write what was found."""
+    """Write what was found with each number of loader processes; they share the run without."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("out", type=Path)
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--inside", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--workers", default="0,2")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    config = load_config(options.config)
-    config = replace(
-        config,
-        data=replace(config.data, num_workers=options.workers),
-        training=replace(config.training, max_steps=options.steps),
-    )
-    whole, victim = at(config, "whole"), at(config, "victim")
+    config = load_config(options.config, [f"training.max_steps={options.steps}"])
+    whole = at(config, "whole")
     started = time.monotonic()
     assert train_whole(whole) == [0]
     pace = 4 * config.training.checkpoint_every * (time.monotonic() - started) / options.steps
-    found = survive(victim, options.kills, options.inside, pace, options.seed)
+    found = {}
+    for workers in map(int, options.workers.split(",")):
+        data = replace(config.data, num_workers=workers)
+        victim = replace(at(config, f"victim{workers}"), data=data)
+        seed = options.seed + workers
+        survived = survive(victim, options.kills, options.inside, pace, seed)
+        found[workers] = survived | compared(victim, whole)
+    options.out.write_text(json.dumps(found))
+
+
+def compared(victim: RunConfig, whole: RunConfig) -> dict[str, Any]:
+    """What the run that was killed has in common with the one that was not."""
     expected, got = traces(whole), traces(victim)
     samples = [{step: trace.split()[2] for step, trace in run.items()} for run in (expected, got)]
-    found |= {
+    return {
         "traces": expected == got,
         "weights": weights(whole) == weights(victim),
-        "steps": sorted(got) == list(range(1, options.steps + 1)),
+        "steps": sorted(got) == list(range(1, whole.training.max_steps + 1)),
         "samples": samples[0] == samples[1],
         "distinct": len(set(samples[0].values())),
-        "seconds": time.monotonic() - started,
         "left": [p.name for p in (Path(victim.run_dir) / "checkpoints").glob(".tmp-*")],
     }
-    options.out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

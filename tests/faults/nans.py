@@ -5,6 +5,7 @@ python tests/faults/nans.py CONFIG.yaml OUT.json --trials 20
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -16,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forks import at, free_port, start, wait
+from forks import at, free_port, start, wait, wrap
 from safetensors.torch import load_file
 
 from trimodal.config import RunConfig, load_config
@@ -41,29 +42,31 @@ def digest(trainer: Trainer) -> str:
 def faulty(rank: int, faults: dict[int, tuple[int, str]], out: Path) -> Callable[[], None]:
     """Break the steps of `faults` on their rank, and note the weights before and after each."""
 
+    numbers = itertools.count(1)
+
+    def gradients(
+        compute: Callable[..., dict[str, float]], self: StepGradients, batches: Sequence[Any]
+    ) -> dict[str, float]:
+        losses, step = compute(self, batches), next(numbers)
+        where, kind = faults.get(step, (-1, ""))
+        if where == rank and kind == "loss":
+            return {**losses, "loss": math.nan}
+        if where == rank:
+            grads = [p.grad for p in self.bare.parameters() if p.grad is not None]
+            grads[step % len(grads)].view(-1)[-1] = float(kind)
+        return losses
+
+    def train_step(taken: Callable[..., Any], self: Trainer, *arguments: Any) -> Any:
+        step, before = self.step + 1, digest(self)
+        outcome = taken(self, *arguments)
+        noted = {"step": step, "before": before, "after": digest(self)}
+        with out.open("a") as file:
+            print(json.dumps(noted), file=file)
+        return outcome
+
     def patch() -> None:
-        compute, taken = StepGradients.__call__, Trainer._train_step
-
-        def gradients(self: StepGradients, batches: Sequence[Any], step: int) -> dict[str, float]:
-            losses = compute(self, batches, step)
-            where, kind = faults.get(step + 1, (-1, ""))
-            if where == rank and kind == "loss":
-                return {**losses, "loss": math.nan}
-            if where == rank:
-                grads = [p.grad for p in self.bare.parameters() if p.grad is not None]
-                grads[step % len(grads)].view(-1)[-1] = float(kind)
-            return losses
-
-        def train_step(self: Trainer, *arguments: Any) -> Any:
-            step, before = self.step + 1, digest(self)
-            outcome = taken(self, *arguments)
-            noted = {"step": step, "before": before, "after": digest(self)}
-            with out.open("a") as file:
-                print(json.dumps(noted), file=file)
-            return outcome
-
-        StepGradients.__call__ = gradients
-        Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
+        wrap(StepGradients, "__call__", gradients)
+        wrap(Trainer, "_train_step", train_step)
 
     return patch
 
@@ -76,7 +79,7 @@ def finite(checkpoints: Path) -> list[bool]:
 
 def run(config: RunConfig, faults: dict[int, tuple[int, str]]) -> list[list[dict[str, Any]]]:
     """Train on two ranks; what each noted."""
-    port, folder = free_port(), Path(config.data.tokenizer).parent
+    port, folder = free_port(), Path(config.run_dir).parent
     outs = [folder / f"rank{rank}.jsonl" for rank in range(2)]
     pids = [
         start(config, rank, 2, port, before=faulty(rank, faults, out))

@@ -1,6 +1,6 @@
-"""One rank of several that is killed, or stopped, at a random step; then the same run again.
+"""One rank of several that is killed, or stopped, in the midst of a step; then the same run again.
 
-python tests/faults/ranks.py CONFIG.yaml OUT.json --world 2 --victim 1 --harm KILL
+python tests/faults/ranks.py CONFIG.yaml OUT.json --world 2 --cases 1:8:KILL,0:3:STOP
 """
 
 import argparse
@@ -8,66 +8,77 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forks import at, free_port, kill, start, traces, train_whole, wait
+from forks import at, free_port, kill, start, traces, train_whole, wait, wrap
 
-from trimodal.config import load_config
+from trimodal.config import RunConfig, load_config
 from trimodal.training.trainer import Trainer
 
 
-def harming(number: signal.Signals, step: int) -> Callable[[], None]:
-    """Send this process a signal in the midst of a step."""
+@dataclass(frozen=True)
+class Case:
+    """Which rank gets which signal, in the midst of which step."""
 
-    def patch() -> None:
-        updated = Trainer._update
+    victim: int
+    step: int
+    harm: str
 
-        def update(self: Trainer, *arguments: Any) -> Any:
-            if self.step + 1 == step:
-                os.kill(os.getpid(), number)
-            return updated(self, *arguments)
+    @classmethod
+    def of(cls, text: str) -> "Case":
+        """From `1:8:KILL`."""
+        victim, step, harm = text.split(":")
+        return cls(int(victim), int(step), harm)
 
-        Trainer._update = update  # pyright: ignore[reportAttributeAccessIssue]
+    def patch(self) -> None:
+        """Have this process send itself the signal."""
 
-    return patch
+        def update(updated: Callable[..., Any], trainer: Trainer, *arguments: Any) -> Any:
+            if trainer.step + 1 == self.step:
+                os.kill(os.getpid(), signal.Signals[f"SIG{self.harm}"])
+            return updated(trainer, *arguments)
+
+        wrap(Trainer, "_update", update)
+
+
+def suffer(config: RunConfig, world: int, case: Case) -> list[int]:
+    """How the other ranks end."""
+    port = free_port()
+    pids = [
+        start(config, rank, world, port, *([case.patch] if rank == case.victim else []))
+        for rank in range(world)
+    ]
+    statuses = [wait(pid) for rank, pid in enumerate(pids) if rank != case.victim]
+    if case.harm == "STOP":
+        kill(pids[case.victim])  # as a launcher does once another rank has ended
+    assert wait(pids[case.victim]) == -signal.SIGKILL
+    return statuses
 
 
 def main() -> None:
-    """Write what came of it."""
+    """Write what came of each case; they share the run that suffers nothing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("out", type=Path)
     parser.add_argument("--world", type=int, default=2)
-    parser.add_argument("--victim", type=int, default=1)
-    parser.add_argument("--step", type=int, default=8)
-    parser.add_argument("--harm", choices=["KILL", "STOP"], default="KILL")
+    parser.add_argument("--cases", default="1:8:KILL", help="VICTIM:STEP:HARM,...")
     options = parser.parse_args()
     config = load_config(options.config)
-    whole, harmed = at(config, "whole"), at(config, "harmed")
+    whole = at(config, "whole")
     assert train_whole(whole, options.world) == [0] * options.world
-    port, started = free_port(), time.monotonic()
-    before = harming(signal.Signals[f"SIG{options.harm}"], options.step)
-    pids = [
-        start(harmed, rank, options.world, port, *([before] if rank == options.victim else []))
-        for rank in range(options.world)
-    ]
-    others = [pid for rank, pid in enumerate(pids) if rank != options.victim]
-    statuses = [wait(pid) for pid in others]
-    seconds = time.monotonic() - started
-    if options.harm == "STOP":
-        kill(pids[options.victim])  # as a launcher does once another rank has ended
-    assert wait(pids[options.victim]) == -signal.SIGKILL
-    found = {
-        "statuses": statuses,
-        "seconds": seconds,
-        "again": train_whole(harmed, options.world),
-        "traces": traces(harmed) == traces(whole),
-    }
+    found = {}
+    for text in options.cases.split(","):
+        harmed = at(config, text.replace(":", "-"))
+        found[text] = {
+            "statuses": suffer(harmed, options.world, Case.of(text)),
+            "again": train_whole(harmed, options.world),
+            "traces": traces(harmed) == traces(whole),
+        }
     options.out.write_text(json.dumps(found))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from forks import at, start, wait
+from forks import at, start, wait, wrap
 
 from trimodal.config import load_config
 from trimodal.training.trainer import Trainer
@@ -27,26 +27,21 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 def counting(out: Path) -> Callable[[], None]:
     """Note the state of the process every so many steps."""
 
-    def patch() -> None:
-        taken = Trainer._train_step
+    def train_step(taken: Callable[..., Any], self: Trainer, *arguments: Any) -> Any:
+        outcome = taken(self, *arguments)
+        if self.step % EVERY == 0:
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+            state = {
+                "step": self.step,
+                "megabytes": resident / 2**20,
+                "files": len(list(Path("/proc/self/fd").iterdir())),
+                "threads": threading.active_count(),
+            }
+            with out.open("a") as file:
+                print(json.dumps(state), file=file)
+        return outcome
 
-        def train_step(self: Trainer, *arguments: Any) -> Any:
-            outcome = taken(self, *arguments)
-            if self.step % EVERY == 0:
-                resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-                state = {
-                    "step": self.step,
-                    "megabytes": resident / 2**20,
-                    "files": len(list(Path("/proc/self/fd").iterdir())),
-                    "threads": threading.active_count(),
-                }
-                with out.open("a") as file:
-                    print(json.dumps(state), file=file)
-            return outcome
-
-        Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
-
-    return patch
+    return lambda: wrap(Trainer, "_train_step", train_step)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from forks import at, wait
+from forks import at, wait, wrap
 
 from trimodal.config import load_config
 from trimodal.training import checkpoint
@@ -40,17 +41,14 @@ def stages() -> list[tuple[Any, str]]:
 def watch(happen: Callable[[bool], None]) -> None:
     """Call `happen(False)` before and `happen(True)` after each stage."""
 
-    def counted(stage: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **options: Any) -> Any:
-            happen(False)
-            made = stage(*arguments, **options)
-            happen(True)
-            return made
-
-        return run
+    def counted(stage: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        happen(False)
+        made = stage(*arguments, **options)
+        happen(True)
+        return made
 
     for owner, name in stages():
-        setattr(owner, name, counted(getattr(owner, name)))
+        wrap(owner, name, counted)
 
 
 def write(folder: Path, step: int, dies_at: int | None = None) -> int:
@@ -58,13 +56,14 @@ def write(folder: Path, step: int, dies_at: int | None = None) -> int:
     pid = os.fork()
     if pid:
         return wait(pid)
-    passed = 0
+    passed, lock = 0, threading.Lock()
 
     def happen(_: bool) -> None:
         nonlocal passed
-        if passed == dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        passed += 1
+        with lock:  # hashes are taken by a thread of their own
+            if passed == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            passed += 1
 
     watch(happen)
     checkpoint.save(folder, step, TENSORS, {"step": step}, keep=2)

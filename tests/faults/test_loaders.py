@@ -6,24 +6,27 @@ from typing import Any
 import pytest
 
 Harm = Callable[..., dict[str, Any]]
+KINDS = ("KILL", "STOP")
 
 
-@pytest.mark.parametrize("kind", ["KILL", "STOP"])
-def test_lost_loaders_are_replaced(harm: Harm, tree: dict[str, Any], kind: str) -> None:
+def test_lost_loaders_are_replaced(harm: Harm, tree: dict[str, Any]) -> None:
     tree["training"]["max_steps"] = 36
-    found = harm("loaders.py", harm=kind, losses=2)
-    assert found["status"] == 0
-    assert found["traces"]
-    assert found["stderr"].count("new ones go on with step") == 2
+    found = harm("loaders.py", harms=",".join(KINDS), losses=2)
+    for kind in KINDS:
+        assert found[kind]["status"] == 0
+        assert found[kind]["traces"]
+    assert found["stderr"].count("new ones go on with step") == 2 * len(KINDS)
+    assert found["stderr"].count("ended unexpectedly") == 2
+    assert found["stderr"].count("were silent for 8 s") == 2
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("kind", ["KILL", "STOP"])
 def test_after_the_fourth_loss_the_run_asks_to_be_started_again(
-    harm: Harm, tree: dict[str, Any], kind: str
+    harm: Harm, tree: dict[str, Any]
 ) -> None:
     tree["training"]["max_steps"] = 100
-    found = harm("loaders.py", harm=kind, losses=4)
-    assert found["status"] == 75
-    assert "for the 4th time; the same command goes on" in found["stderr"]
-    assert found["saved"], "from its last checkpoint"
+    found = harm("loaders.py", harms=",".join(KINDS), losses=4)
+    for kind in KINDS:
+        assert found[kind]["status"] == 75
+        assert found[kind]["saved"], "from its last checkpoint"
+    assert found["stderr"].count("for the 4th time; the same command goes on") == len(KINDS)

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forks import at, free_port, start, traces, train_whole, wait
+from forks import at, free_port, start, traces, train_whole, wait, wrap
 
 from trimodal.config import RunConfig, load_config
 from trimodal.training.trainer import Trainer
@@ -27,18 +27,16 @@ STOPPED = 75
 def prepared(sharded: bool, step: int | None) -> Callable[[], None]:
     """What a process does first: ask for FSDP2, and for an end during a step, as schedulers do."""
 
+    def train_step(taken: Callable[..., Any], self: Trainer, *arguments: Any) -> Any:
+        if self.step + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+        return taken(self, *arguments)
+
     def patch() -> None:
-        taken = Trainer._train_step
-
-        def train_step(self: Trainer, *arguments: Any) -> Any:
-            if self.step + 1 == step:
-                signal.raise_signal(signal.SIGTERM)
-            return taken(self, *arguments)
-
         if sharded:
             os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
         if step is not None:
-            Trainer._train_step = train_step  # pyright: ignore[reportAttributeAccessIssue]
+            wrap(Trainer, "_train_step", train_step)
 
     return patch
 

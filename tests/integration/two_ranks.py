@@ -65,7 +65,7 @@ def main() -> None:
         ranks = (0, 1) if single else (accelerator.process_index,)
         optimizer.zero_grad()
         own = [batch for rank in ranks for batch in batches(rank, step)]
-        losses.append(gradients(own, step)["loss"])
+        losses.append(gradients(own)["loss"])
         grads = {
             n: p.grad.double().flatten() for n, p in bare.named_parameters() if p.grad is not None
         }

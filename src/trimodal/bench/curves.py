@@ -39,7 +39,7 @@ def curve(
     feed = SyntheticFeed(config, samples)
     with mock.patch.dict(os.environ, {VARIABLE: way}):
         probe = Probe.new(config, device)
-        return [probe.train(feed.batches(step), step) for step in range(steps)]
+        return [probe.train(feed.batches(step)) for step in range(steps)]
 
 
 def curves_row(

@@ -11,6 +11,7 @@ from torch import Tensor
 from trimodal.assembly import Members, Writing
 from trimodal.batch import Medium, Modality, Sample, Target
 from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
+from trimodal.data.costs import estimated_tokens
 from trimodal.data.kin import Kin
 from trimodal.data.manifest import Row, language_of
 from trimodal.data.tokenized import stored_target
@@ -53,6 +54,10 @@ class RowDataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def cost(self, index: int) -> float:
+        """Tokens of row `index`, about, see `estimated_tokens`."""
+        return estimated_tokens(self.rows[index], self.processor)
 
     def sample(self, index: int, *keys: str | int) -> Sample:
         """Row `index`; its language and its augmentation are pure functions of keys and row id.

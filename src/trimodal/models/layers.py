@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trimodal.batch import TokenBatch
 from trimodal.config import TransformerConfig
 from trimodal.models.cache import Memory
+from trimodal.models.dropout import PLACE, dropout
 from trimodal_kernels import Segments, gated, packed_attention, turn
 
 EPS = 1e-6
@@ -103,11 +103,17 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor],
         segments: Segments,
         memory: Memory | None = None,
+        seed_T: Tensor | None = None,
     ) -> Tensor:
-        """(T, D) to (T, D)."""
+        """(T, D) to (T, D); the seeds are those of dropout in this block."""
         attended = self.attention(self.attention_norm(x_TD), rotary, segments, memory)
-        x_TD = x_TD + F.dropout(attended, self.dropout, self.training)
-        return x_TD + F.dropout(self.mlp(self.mlp_norm(x_TD)), self.dropout, self.training)
+        x_TD = x_TD + self._dropped(attended, seed_T, 0)
+        return x_TD + self._dropped(self.mlp(self.mlp_norm(x_TD)), seed_T, 1)
+
+    def _dropped(self, x_TD: Tensor, seed_T: Tensor | None, place: int) -> Tensor:
+        if not self.training or not self.dropout:
+            return x_TD
+        return dropout(x_TD, self.dropout, seed_T, place)
 
 
 class Transformer(nn.Module):
@@ -137,12 +143,14 @@ class Transformer(nn.Module):
             tokens.positions_T2, config.width // config.num_heads, config.rope_theta
         )
         recomputes = self.recomputes and torch.is_grad_enabled()
-        for block, memory in zip(self.blocks, memories or [None] * config.depth, strict=True):
+        for i, block in enumerate(self.blocks):
+            memory = memories[i] if memories else None
+            seed_T = None if tokens.seed_T is None else tokens.seed_T + 2 * i * PLACE
+            inputs = (x_TD, rotary, tokens.segments, memory, seed_T)
             if recomputes:
-                recomputed = checkpoint(block, x_TD, rotary, tokens.segments, use_reentrant=False)
-                x_TD = cast(Tensor, recomputed)
+                x_TD = cast(Tensor, checkpoint(block, *inputs, use_reentrant=False))
             else:
-                x_TD = block(x_TD, rotary, tokens.segments, memory)
+                x_TD = block(*inputs)
         return self.norm(x_TD)
 
     def output_scale(self) -> float:

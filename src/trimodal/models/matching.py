@@ -31,8 +31,10 @@ def matching_views(
     inverse = min(float(scale.detach()), 100.0)
     group_N = matching.group_N.cpu().numpy()
     views, labels = [], []
+    seeds = [None] * len(matching.sample_V) if matching.seed_V is None else matching.seed_V.tolist()
     columns = (matching.sample_V, matching.members_V3, matching.wrong_V3, matching.draw_V3)
-    for i, members, wrong, draws in zip(*(c.cpu().numpy() for c in columns), strict=True):
+    rows = zip(*(c.cpu().numpy() for c in columns), seeds, strict=True)
+    for i, members, wrong, draws, seed in rows:
         kept = next(m for m in Modality if members[m] and not wrong[m])
         taken = {int(group_N[i])}
         parts, replaced = [], []
@@ -48,7 +50,7 @@ def matching_views(
                     taken.add(int(group_N[others[place]]))
                     replaced.append(modality)
             parts.append((modality, place))
-        views.append(View(parts, int(i)))
+        views.append(View(parts, int(i), seed=seed))
         labels.append(partition(int(members.sum()), replaced))
     return views, torch.tensor(labels, dtype=torch.int64, device=z_NSE.device)
 

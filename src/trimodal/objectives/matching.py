@@ -12,7 +12,7 @@ import torch
 from trimodal.assembly import Members
 from trimodal.batch import Matching, Modality, Sample
 from trimodal.config import MatchingConfig
-from trimodal.streams import generator
+from trimodal.streams import digest, generator
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Mismatch:
     """The modalities that are to be other samples'; not all that it has, and maybe none."""
     draws: tuple[float, ...]
     """In [0, 1), for each modality; they decide whose."""
+    seed: int
+    """For dropout."""
 
 
 def draw_tuples(
@@ -47,7 +49,8 @@ def _draw(sample: Sample, rate: float, *keys: str | int) -> Mismatch | None:
         count = int(rng.choice(3, p=(0.2, 0.6, 0.2)))
     else:
         count = int(rng.integers(2))
-    return Mismatch(frozenset(order[:count]), tuple(rng.random(len(Modality)).tolist()))
+    seed = digest("dropout", *keys, sample.id) >> 1
+    return Mismatch(frozenset(order[:count]), tuple(rng.random(len(Modality)).tolist()), seed)
 
 
 def pack_tuples(samples: Sequence[Sample], tuples: Sequence[Mismatch | None]) -> Matching | None:
@@ -61,4 +64,5 @@ def pack_tuples(samples: Sequence[Sample], tuples: Sequence[Mismatch | None]) ->
         wrong_V3=torch.tensor([[m in mismatch.wrong for m in Modality] for _, mismatch in drawn]),
         draw_V3=torch.tensor([mismatch.draws for _, mismatch in drawn], dtype=torch.float64),
         group_N=torch.tensor([sample.group for sample in samples]),
+        seed_V=torch.tensor([mismatch.seed for _, mismatch in drawn]),
     )

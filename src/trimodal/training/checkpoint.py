@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,18 +100,22 @@ def _write(
     part: Part,
 ) -> dict[str, Any]:
     """Write and sync the files of one writer; tell the first one of them where there are others."""
-    written = []
-    for stem, named in tensors.items():
-        written.append(partial / part.file(stem))
-        # what has no rows is the same on all ranks
-        mine = {k: v.contiguous() for k, v in named.items() if v.ndim or not part.rank}
-        save_file(mine, written[-1])
-    if part.rank == 0:
-        written.append(partial / "state.json")
-        written[-1].write_text(json.dumps(state, indent=2), encoding="utf-8")
-    entries = {path.name: _entry(path) for path in sorted(written)}
-    for path in written:
-        _sync(path)
+    hashed: dict[str, Future[dict[str, Any]]] = {}
+    # a core hashes what a disk takes meanwhile
+    with ThreadPoolExecutor(1, "hash") as hasher:
+        for stem, named in tensors.items():
+            path = partial / part.file(stem)
+            # what has no rows is the same on all ranks
+            mine = {k: v.contiguous() for k, v in named.items() if v.ndim or not part.rank}
+            save_file(mine, path)
+            hashed[path.name] = hasher.submit(_entry, path)
+            _sync(path)
+        if part.rank == 0:
+            path = partial / "state.json"
+            path.write_text(json.dumps(state, indent=2), encoding="utf-8")
+            hashed[path.name] = hasher.submit(_entry, path)
+            _sync(path)
+    entries = {name: entry.result() for name, entry in sorted(hashed.items())}
     if part.rank > 0:
         note = partial / f"{NOTE}{part.rank}"
         beside = note.with_suffix(".new")

@@ -61,6 +61,14 @@ def of_main_rank(value: int, device: torch.device) -> int:
     return int(said)
 
 
+def by_rank(value: float) -> list[float]:
+    """One value in this rank's place and zeros in all others; the sum over ranks has everyone's."""
+    if not dist.is_initialized():
+        return [float(value)]
+    rank = dist.get_rank()
+    return [float(value) if i == rank else 0.0 for i in range(dist.get_world_size())]
+
+
 def settle() -> None:
     """Let gloo's threads drop what they hold of the last collective, before the group ends.
 

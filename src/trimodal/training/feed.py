@@ -14,7 +14,7 @@ from trimodal.config import ModelConfig, RunConfig, TransformerConfig
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import DataError, TrimodalError
 from trimodal.objectives import Plan, Wish, draw_hidden_codes, draw_tuples, pack_tuples, plan_views
-from trimodal.packing import first_fit
+from trimodal.packing import balance, first_fit
 from trimodal.tokenizers import BestRQ
 from trimodal.training.order import SampleOrder
 from trimodal_kernels.dispatch import Implementation
@@ -23,8 +23,8 @@ from trimodal_kernels.dispatch import Implementation
 class StepFeed(Dataset[list[Batch] | TrimodalError]):
     """Item `step` is what one rank computes in that step, so there is no position to save.
 
-    A step takes the next `batch_size` samples of `SampleOrder`, each rank a contiguous share,
-    whatever the number of ranks.
+    A step takes the next `batch_size` samples of `SampleOrder`, whatever the number of ranks, each
+    of which gets as many of them, chosen so that all have about as much to compute.
     """
 
     def __init__(
@@ -39,8 +39,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
         self.way: Implementation | None = way
         """How the device that trains attends, for which plans are made here."""
         self.config = config
-        self.share = config.training.batch_size // world_size
-        self.rank = rank
+        self.rank, self.world_size = rank, world_size
         self.order = SampleOrder(dataset.sizes, config)
         speech = config.model.speech_input
         self._best_rq = BestRQ(
@@ -51,8 +50,13 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
 
     def indices(self, step: int) -> list[int]:
         """Rows of this rank's share of a step."""
-        first = step * self.config.training.batch_size + self.rank * self.share
-        return [self.order.row(place) for place in range(first, first + self.share)]
+        first = step * self.config.training.batch_size
+        places = range(first, first + self.config.training.batch_size)
+        rows = [self.order.row(place) for place in places]
+        if self.world_size == 1:
+            return rows
+        shares = balance([self.dataset.cost(row) for row in rows], self.world_size)
+        return [rows[i] for i in shares[self.rank]]
 
     def __getitem__(self, step: int) -> list[Batch] | TrimodalError:
         """What `batches` returns or raises: a loader process would wrap an error in a traceback."""
@@ -93,6 +97,7 @@ class StepFeed(Dataset[list[Batch] | TrimodalError]):
                 [plan.masked[i] for i in indices],
                 [written[i] for i in indices],
                 summaries=self.config.model.summaries,
+                keys=(seed, step),
             )
             matching = pack_tuples(chosen, [tuples[i] for i in indices])
             batches.append(replace(batch, matching=matching))

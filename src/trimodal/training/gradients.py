@@ -1,6 +1,6 @@
 """The gradient of one step: exact over the whole batch, whatever it is cut into.
 
-    losses = compute_gradients(accelerator, model, batches, config, step)
+    losses = StepGradients(accelerator, model, config)(batches)
 
 The contrastive loss couples all samples of a step. Its gradient with respect to the embeddings is
 taken first, then carried into the model micro-batch by micro-batch (GradCache, Gao et al., 2021).
@@ -28,8 +28,7 @@ from trimodal.objectives import (
     predicted_counts,
     weights,
 )
-from trimodal.streams import digest
-from trimodal.training.distributed import gather, sum_over_ranks
+from trimodal.training.distributed import by_rank, gather, sum_over_ranks
 from trimodal.training.sharding import held_back
 
 T = TypeVar("T")
@@ -44,22 +43,24 @@ class StepGradients:
         self.bare: TrimodalModel = accelerator.unwrap_model(model)
         self.config = config
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Add the gradients of one step to the parameters.
 
         Returns:
             The losses of the whole step over all ranks, by name; `loss` is their weighted sum.
         """
-        own = [*predicted_counts(batches), int(len(batches) > 1)]
-        *sums, cut = sum_over_ranks([float(n) for n in own], self.accelerator.device)
-        counts = {name: count for name, count in zip(NAMES, sums, strict=True) if count}
-        # all ranks take two passes if one does, or their collectives would not match
-        cached = cut > 0
+        own = [*(float(n) for n in predicted_counts(batches)), *by_rank(len(batches))]
+        sums = sum_over_ranks(own, self.accelerator.device)
+        counts = {name: count for name, count in zip(NAMES, sums, strict=False) if count}
+        # as many forwards on all ranks, or the collectives of sharded modules would not match
+        most = int(max(sums[len(NAMES) :]))
+        batches = [*batches, *[_nothing(batches[0])] * (most - len(batches))]
+        cached = most > 1
         parts, output = [], None
         with torch.no_grad() if cached else nullcontext():
-            for i, batch in enumerate(batches):
+            for batch in batches:
                 output = None  # two micro-batches' activations at once are what the cut avoids
-                output = self._forward(batch, step, i)
+                output = self._forward(batch)
                 parts.append(_required(output.z_NSE).detach())
         only = _required(output)
         scale, bias = _required(only.logit_scale), _required(only.logit_bias)
@@ -70,7 +71,7 @@ class StepGradients:
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with nullcontext() if last else held_back(self.accelerator, self.model):
-                output = self._forward(batch, step, i) if cached else only
+                output = self._forward(batch) if cached else only
                 total, predictions = self._predicted(output, batch, counts)
                 total = total + (_required(output.z_NSE) * grads_NSE[i]).sum()
                 if last:
@@ -84,10 +85,7 @@ class StepGradients:
                 shares[name] = shares.get(name, 0.0) + float(loss.detach())
         return self._summed(shares, counts)
 
-    def _forward(self, batch: Batch, step: int, index: int) -> TrimodalOutput:
-        """One micro-batch; dropout is a pure function of (seed, step, rank, micro-batch)."""
-        keys = (self.config.seed, step, self.accelerator.process_index, index)
-        torch.manual_seed(digest("dropout", *keys) >> 1)
+    def _forward(self, batch: Batch) -> TrimodalOutput:
         return self.model(**batch.inputs())
 
     def _contrast(self, leaves: Sequence[Tensor], batches: Sequence[Batch]) -> dict[str, float]:
@@ -139,6 +137,11 @@ class StepGradients:
                 summed[objective] = sum(summed[name] for name in occurring) / len(occurring)
                 total += weight * summed[objective]
         return {"loss": total, **summed}
+
+
+def _nothing(batch: Batch) -> Batch:
+    """A micro-batch of no samples, on the device of another; the model runs all its modules."""
+    return Batch(num_samples=0, media={}, sample_N={}, group_N=batch.group_N[:0])
 
 
 def _required(x: T | None) -> T:

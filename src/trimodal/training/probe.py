@@ -60,15 +60,15 @@ class Probe:
 
         def step() -> list[Tensor]:
             self.model.zero_grad()
-            self._compute(placed, 0)
+            self._compute(placed)
             return [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
 
         return step
 
-    def train(self, batches: Sequence[Batch], step: int) -> float:
+    def train(self, batches: Sequence[Batch]) -> float:
         """One step of the optimizer at its full rate; the loss before it."""
         placed = [to_device(batch, self.device) for batch in batches]
-        losses = self._compute(placed, step)
+        losses = self._compute(placed)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return losses["loss"]

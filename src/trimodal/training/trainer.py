@@ -41,7 +41,13 @@ from trimodal.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
-from trimodal.training.distributed import check_replicas, of_main_rank, settle, sum_over_ranks
+from trimodal.training.distributed import (
+    by_rank,
+    check_replicas,
+    of_main_rank,
+    settle,
+    sum_over_ranks,
+)
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
@@ -197,7 +203,7 @@ class Trainer:
             group["lr"] = rate
         flops = training_flops(self.bare, batches)
         batches = [to_device(batch, self.accelerator.device) for batch in batches]
-        losses = self.gradients(batches, self.step)
+        losses = self.gradients(batches)
         norm = float(
             self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm) or 0.0
         )
@@ -209,8 +215,9 @@ class Trainer:
             float(bool(stop.name)),
             float(sum(_mark(name) for batch in batches for name in batch.ids)),
             float(sum(len(batch.skipped) for batch in batches)),
+            *by_rank(sum(batch.num_tokens for batch in batches)),
         ]
-        tokens, flops, broken, stops, samples, skipped = sum_over_ranks(
+        tokens, flops, broken, stops, samples, skipped, *each = sum_over_ranks(
             own, self.accelerator.device
         )
         self._count_skipped(batches, int(skipped))
@@ -226,6 +233,7 @@ class Trainer:
             "logit_scale": float(whole(self.bare.logit_scale.detach()).exp()),
             "tokens": tokens,
             "tokens_seen": self.tokens_seen,
+            **({"imbalance": len(each) * max(each) / max(1.0, tokens) - 1} if each[1:] else {}),
             **({"skipped": self.skipped} if self.config.data.tolerance else {}),
             "tokens_per_second": tokens / seconds,
             "mfu": flops / seconds / self.peak,

@@ -38,5 +38,5 @@ def test_a_probe_learns(config: RunConfig) -> None:
     training = replace(config.training, learning_rate=3e-3)
     probe = Probe.new(replace(config, training=training), CPU)
     batches = SyntheticFeed(config, 4).batches(0)
-    losses = [probe.train(batches, 0) for _ in range(8)]
+    losses = [probe.train(batches) for _ in range(8)]
     assert losses[-1] < 0.9 * losses[0]

@@ -43,7 +43,7 @@ def gradients(config: RunConfig, **settings: bool) -> tuple[dict[str, torch.Tens
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        StepGradients(Accelerator(), model, config)(batches, 0)
+        StepGradients(Accelerator(), model, config)(batches)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, saved
 
 

@@ -6,7 +6,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trimodal.errors import NumericError
-from trimodal.training.distributed import _bits, check_replicas, gather, sum_over_ranks
+from trimodal.training.distributed import (
+    _bits,
+    by_rank,
+    check_replicas,
+    gather,
+    sum_over_ranks,
+)
 
 CPU = torch.device("cpu")
 
@@ -66,4 +72,12 @@ def test_one_process_has_nobody_to_ask() -> None:
     x = torch.randn(2, 3)
     assert gather(x) is x
     assert sum_over_ranks([1.0, 2.5], CPU) == [1.0, 2.5]
+    assert by_rank(3) == [3.0]
     check_replicas(_model(), CPU)
+
+
+def test_each_rank_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    assert by_rank(5) == [0.0, 5.0, 0.0]

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trimodal.batch import Batch, Modality
-from trimodal.config import ObjectivesConfig, RunConfig
+from trimodal.config import ContrastiveConfig, ObjectivesConfig, RunConfig
 from trimodal.errors import DataError, TrimodalError
 from trimodal.objectives import Wish
 from trimodal.training.building import build_dataset, build_processor
@@ -32,8 +33,30 @@ def test_an_epoch_sees_every_row_once(config: RunConfig) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_ranks_share_a_step(config: RunConfig, world_size: int) -> None:
-    shares = [feed(config, rank, world_size).indices(5) for rank in range(world_size)]
-    assert [i for share in shares for i in share] == feed(config).indices(5)
+    for step in (0, 5):
+        shares = [feed(config, rank, world_size).indices(step) for rank in range(world_size)]
+        assert {len(share) for share in shares} == {8 // world_size}
+        assert sorted(i for share in shares for i in share) == sorted(feed(config).indices(step))
+
+
+def test_ranks_have_about_as_much_to_compute(config: RunConfig, tmp_path: Path) -> None:
+    """Texts of all lengths; contiguous shares would be as uneven as chance has it."""
+    path = tmp_path / "texts.jsonl"
+    lengths = [1 + 37 * i % 50 for i in range(64)]
+    rows = [{"id": str(i), "text": " ".join(["red"] * n)} for i, n in enumerate(lengths)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = replace(config.model, max_text_tokens=400)
+    training = replace(config.training, batch_size=32)
+    objectives = ObjectivesConfig(contrastive=ContrastiveConfig())
+    data = replace(config.data, train=(str(path),))
+    config = replace(config, data=data, model=model, training=training, objectives=objectives)
+    for world_size in (2, 4):
+        for step in range(4):
+            tokens = [
+                sum(batch.num_tokens for batch in feed(config, rank, world_size).batches(step))
+                for rank in range(world_size)
+            ]
+            assert world_size * max(tokens) < 1.1 * sum(tokens)
 
 
 def test_a_step_is_a_pure_function(config: RunConfig) -> None:

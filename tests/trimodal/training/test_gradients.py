@@ -16,12 +16,12 @@ from trimodal.config import (
     TargetConfig,
 )
 from trimodal.models import TrimodalConfig, TrimodalModel, TrimodalOutput
-from trimodal.objectives import LOSSES, weights
+from trimodal.objectives import LOSSES, contrastive, of_batches, weights
 from trimodal.schema import to_dict
 from trimodal.testing import assert_close
 from trimodal.training.building import build_dataset, build_processor
 from trimodal.training.feed import StepFeed
-from trimodal.training.gradients import StepGradients
+from trimodal.training.gradients import StepGradients, _nothing
 from trimodal.vocabulary import NUM_SPECIAL, Vocabulary
 
 
@@ -41,7 +41,7 @@ def run(config: RunConfig, budget: int) -> tuple[dict[str, float], dict[str, tor
     """Losses and gradients in double precision, in which rounding hides no mistake."""
     model = model_of(config).double()
     batches = [_double(batch) for batch in batches_of(config, budget)]
-    losses = StepGradients(Accelerator(cpu=True), model, config)(batches, 0)
+    losses = StepGradients(Accelerator(cpu=True), model, config)(batches)
     return losses, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -72,13 +72,13 @@ def test_the_gradient_is_that_of_the_loss(config: RunConfig) -> None:
     model, batches = model_of(config), batches_of(config, 100_000)
     step = StepGradients(Accelerator(cpu=True), model.double(), config)
     batches = [_double(batch) for batch in batches]
-    before = step(batches, 0)["loss"]
+    before = step(batches)["loss"]
     grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     size, norm2 = 1e-5, float(sum(g.square().sum() for g in grads.values()))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter -= size * grads[name] / norm2
-    after = step(batches, 0)["loss"]
+    after = step(batches)["loss"]
     assert abs((before - after) / size - 1.0) < 0.01
 
 
@@ -102,9 +102,12 @@ def test_an_objective_of_weight_0_leaves_no_trace(config: RunConfig) -> None:
     assert losses["loss"] == losses["contrastive"]
 
 
-def with_dropout(config: RunConfig) -> RunConfig:
-    trunk = replace(config.model.trunk, dropout=0.5)
-    return replace(config, model=replace(config.model, trunk=trunk))
+def with_dropout(config: RunConfig, rate: float = 0.3) -> RunConfig:
+    stacks = {
+        name: replace(getattr(config.model, name), dropout=rate)
+        for name in ("vision", "text", "speech", "trunk")
+    }
+    return replace(config, model=replace(config.model, **stacks))
 
 
 def test_dropout_is_the_same_in_both_passes(
@@ -113,8 +116,8 @@ def test_dropout_is_the_same_in_both_passes(
     seen: list[torch.Tensor] = []
     forward = StepGradients._forward
 
-    def recorded(self: StepGradients, batch: Batch, step: int, index: int) -> TrimodalOutput:
-        output = forward(self, batch, step, index)
+    def recorded(self: StepGradients, batch: Batch) -> TrimodalOutput:
+        output = forward(self, batch)
         assert output.z_NSE is not None
         seen.append(output.z_NSE.detach())
         return output
@@ -133,6 +136,90 @@ def test_dropout_does_not_depend_on_what_was_drawn_before(config: RunConfig) -> 
     _, second = run(with_dropout(config), 80)
     for name, grad in first.items():
         assert_close(second[name], grad, "exact")
+
+
+def test_dropout_does_not_depend_on_the_budget(everything: RunConfig) -> None:
+    """With every pretext task: what is dropped of a sample is a function of seed and step alone."""
+    config = with_dropout(everything)
+    whole_losses, whole = run(config, 100_000)
+    cut_losses, cut = run(config, 120)
+    plain_losses, _ = run(everything, 100_000)
+    assert len(batches_of(config, 120)) > 2
+    for name, loss in whole_losses.items():
+        assert_close(cut_losses[name], loss, "micro-batches")
+        assert plain_losses[name] != loss
+    for name, grad in whole.items():
+        assert_close(cut[name], grad, "micro-batches")
+
+
+def test_dropout_is_drawn_anew_in_every_step(config: RunConfig) -> None:
+    feed = StepFeed(build_dataset(config, build_processor(config)), config)
+    seeds = [
+        media.tokens.seed_T
+        for step in range(2)
+        for batch in feed.batches(step)
+        for media in (*batch.media.values(), batch.views)
+        if media is not None
+    ]
+    drawn = torch.cat([seed_T for seed_T in seeds if seed_T is not None])
+    assert len(seeds) > 6
+    assert len(drawn.unique()) == len(drawn)
+
+
+def only_contrast(config: RunConfig) -> RunConfig:
+    """All three pairs of modalities, and every fused view."""
+    return replace(config, objectives=ObjectivesConfig(contrastive=ContrastiveConfig(fused=1.0)))
+
+
+def plain_gradients(config: RunConfig) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of one forward and one backward through everything, with nothing of `StepGradients`."""
+    model = model_of(config)
+    (batch,) = batches_of(config, 100_000)
+    output = model(**batch.inputs())
+    assert output.z_NSE is not None
+    everyone = of_batches(output.z_NSE, [batch])
+    scale, bias = output.logit_scale, output.logit_bias
+    assert scale is not None
+    assert bias is not None
+    assert config.objectives.contrastive is not None
+    loss, _ = contrastive(
+        everyone, everyone, scale, bias, config.objectives.contrastive, config.model.dimensions
+    )
+    loss.backward()
+    return loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_cached_gradients_are_those_of_the_full_batch(config: RunConfig, rate: float) -> None:
+    """Three pair losses and the fused ones in fp32, with and without dropout to be replayed."""
+    config = with_dropout(only_contrast(config), rate)
+    loss, whole = plain_gradients(config)
+    model, batches = model_of(config), batches_of(config, 60)
+    assert len(batches) > 3
+    losses = StepGradients(Accelerator(cpu=True), model, config)(batches)
+    names = {"image_text", "image_speech", "text_speech", "fused_image", "fused_text"}
+    assert {f"contrastive_{name}" for name in names} <= set(losses)
+    assert_close(losses["loss"], loss, "fp32")
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        expected = whole.get(name, torch.zeros_like(parameter))
+        largest = expected.abs().max().clamp(min=1e-6)
+        assert_close(parameter.grad / largest, expected / largest, "cached-gradient")
+    assert sum(bool(grad.any()) for grad in whole.values()) > 50
+
+
+def test_a_micro_batch_of_nothing_adds_nothing(config: RunConfig) -> None:
+    """What a rank computes that has fewer micro-batches than another."""
+    found = []
+    for extra in (0, 2):
+        model, batches = model_of(config), batches_of(config, 80)
+        batches += [_nothing(batches[0])] * extra
+        losses = StepGradients(Accelerator(cpu=True), model, config)(batches)
+        found.append((losses, {n: p.grad for n, p in model.named_parameters()}))
+    (losses, grads), (padded_losses, padded_grads) = found
+    assert padded_losses == losses
+    for name, grad in grads.items():
+        assert_close(padded_grads[name], grad, "exact")
 
 
 def test_pretext_tasks_in_micro_batches_give_the_gradient_of_the_whole_step(
@@ -263,8 +350,8 @@ def test_a_batch_can_be_learnt_by_heart(
     bare, batches = model_of(config), batches_of(config, 100_000)
     gradients = StepGradients(Accelerator(cpu=True), bare, config)
     optimizer, losses = torch.optim.AdamW(bare.parameters(), lr=1e-2), []
-    for step in range(30):
-        losses.append(gradients(batches, step)[loss])
+    for _ in range(30):
+        losses.append(gradients(batches)[loss])
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < share * losses[0]

@@ -80,12 +80,10 @@ def test_the_first_version_is_refused(
 
 
 def test_deepspeed_is_refused(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        monkeypatch.context() as context,
-        pytest.raises(ConfigError, match="DEEPSPEED is not supported"),
-    ):
+    with monkeypatch.context() as context:
         context.setattr(accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
-        prepare(accelerator, tiny_model())
+        with pytest.raises(ConfigError, match="DEEPSPEED is not supported"):
+            prepare(accelerator, tiny_model())
 
 
 def test_without_being_asked_nothing_is_spread() -> None:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -172,11 +173,11 @@ class _Broken:
     """Losses that are not finite at some steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
-        compute = StepGradients.__call__
+        compute, numbers = StepGradients.__call__, itertools.count(1)
 
-        def broken(self: StepGradients, batches: Any, step: int) -> dict[str, float]:
-            losses = compute(self, batches, step)
-            if step + 1 in steps:
+        def broken(self: StepGradients, batches: Any) -> dict[str, float]:
+            losses = compute(self, batches)
+            if next(numbers) in steps:
                 losses["loss"] = float("nan")
                 for parameter in self.bare.parameters():
                     parameter.grad = torch.full_like(parameter, float("nan"))
@@ -219,12 +220,12 @@ def stop_in_step(
     patch: pytest.MonkeyPatch, number: int, kind: signal.Signals = signal.SIGTERM
 ) -> None:
     """Ask for an end during a step."""
-    compute = StepGradients.__call__
+    compute, numbers = StepGradients.__call__, itertools.count(1)
 
-    def asked(self: StepGradients, batches: Any, step: int) -> dict[str, float]:
-        if step + 1 == number:
+    def asked(self: StepGradients, batches: Any) -> dict[str, float]:
+        if next(numbers) == number:
             os.kill(os.getpid(), kind)
-        return compute(self, batches, step)
+        return compute(self, batches)
 
     patch.setattr(StepGradients, "__call__", asked)
 
