@@ -28,6 +28,7 @@ from trimodal.errors import (
 )
 from trimodal.models import TrimodalModel
 from trimodal.streams import digest
+from trimodal.training.averaging import WeightAverage
 from trimodal.training.building import (
     build_dataset,
     build_processor,
@@ -41,13 +42,14 @@ from trimodal.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
+from trimodal.training.codebooks import CodebookUsage
 from trimodal.training.distributed import check_replicas, settle, sum_over_ranks
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
 from trimodal.training.identity import check_identity, identity
 from trimodal.training.loading import load_steps
-from trimodal.training.optimizer import build_optimizer, learning_rate
+from trimodal.training.optimizer import build_optimizer, learning_rate, set_rate
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory
 from trimodal.training.sampling import COUNT, write_samples
@@ -124,8 +126,11 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.training)
         self.model = accelerator.prepare(model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
+        self.average = WeightAverage(self.bare, config.training.ema)
+        self.codebooks = CodebookUsage(config, processor, accelerator.device)
         if checkpoint is not None:
             self._load(checkpoint)
+            self.codebooks.restore(checkpoint.tensors)
         way = chosen(accelerator.device)
         self.feed = StepFeed(dataset, config, accelerator.process_index, ranks, way)
         self.gradients = StepGradients(accelerator, self.model, config)
@@ -137,6 +142,7 @@ class Trainer:
     def _load(self, checkpoint: Checkpoint) -> None:
         self.bare.load_state_dict(checkpoint.tensors["model"])
         restore_optimizer(self.optimizer, self.bare, checkpoint.tensors["optimizer"])
+        self.average.restore(checkpoint.tensors)
 
     def fit(self) -> None:
         """Run the steps that are left, saving as configured, then export.
@@ -182,8 +188,7 @@ class Trainer:
     def _train_step(self, batches: Sequence[Batch], stop: StopRequest) -> "_Outcome":
         settings = self.config.training
         rate = learning_rate(self.step, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         flops = training_flops(self.bare, batches)
         batches = [to_device(batch, self.accelerator.device) for batch in batches]
         losses = self.gradients(batches, self.step)
@@ -210,6 +215,7 @@ class Trainer:
         seconds, self.clock = now - self.clock, now
         metrics = {
             **losses,
+            **self.codebooks(batches),
             "learning_rate": rate,
             "grad_norm": norm,
             "logit_scale": float(self.bare.logit_scale.detach().exp()),
@@ -251,6 +257,7 @@ class Trainer:
         if verdict is Verdict.APPLY:
             self.optimizer.step()
             self.bare.bound_scale()
+            self.average.update()
         else:
             self._say(
                 f"step {self.step + 1} is left out: loss {loss:.4g}, gradient norm {norm:.4g}"
@@ -284,7 +291,9 @@ class Trainer:
         if not self._is_due(self.config.training.sample_every):
             return
         folder = self.run.path / "samples" / f"step-{self.step:08d}"
-        for one in write_samples(self.bare, self.held_out[:COUNT], folder):
+        with self.average.applied():
+            made = write_samples(self.bare, self.held_out[:COUNT], folder)
+        for one in made:
             reporter.sample(self.step, one, self.bare.sample_rate)
         self.clock = time.perf_counter()
 
@@ -292,7 +301,8 @@ class Trainer:
         """The scores on held-out samples, at the steps that are to have them."""
         if not self._is_due(self.config.training.validate_every):
             return {}
-        scores = validate(self.bare, self.held_out, self.config.training.token_budget)
+        with self.average.applied():
+            scores = validate(self.bare, self.held_out, self.config.training.token_budget)
         self.clock = time.perf_counter()
         return scores
 
@@ -303,6 +313,8 @@ class Trainer:
             tensors = {
                 "model": self.bare.state_dict(),
                 "optimizer": optimizer_tensors(self.optimizer, self.bare),
+                **self.average.tensors(),
+                **self.codebooks.tensors(),
             }
             state = {
                 "identity": self.identity,
@@ -316,7 +328,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             written = self.run.path / ".new-model"
             try:
-                self.bare.save_pretrained(written)
+                with self.average.applied():
+                    self.bare.save_pretrained(written)
                 self.run.replace_model(written)
             except (OSError, SafetensorError) as error:
                 raise StorageError(f"{self.run.model} cannot be written: {error}") from error
