@@ -1,6 +1,6 @@
 """Optimizers at equal steps on a small model: losses and retrieval on held-out samples.
 
-python benchmarks/optimizers.py configs/demo.yaml --steps 200 --rates 1e-3 2e-3 --seeds 0 1 key=value
+python benchmarks/optimizers.py configs/demo.yaml --steps 200 --rates 1e-3 3e-3 --seeds 0 1
 """
 
 import argparse
@@ -44,7 +44,9 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
     The parameters are the points `y` at which gradients are taken; `averaged` shows `x`.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rate: float, betas: tuple[float, float]) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], rate: float, betas: tuple[float, float]
+    ) -> None:
         super().__init__(groups, {"lr": rate, "betas": betas, "eps": 1e-8})
         self.count, self.total, self.largest = 0, 0.0, 0.0
 
