@@ -25,6 +25,18 @@ def test_a_few_kills(harm: Harm) -> None:
         _holds(found[workers], 24)
 
 
+def test_an_average_survives_kills(harm: Harm, tree: dict[str, Any]) -> None:
+    """What is exported, and compared here, is the average of the weights."""
+    tree["training"] |= {
+        "ema": {"decay": 0.9},
+        "layer_decay": {"trunk": 0.8},
+        "learning_rate_scale": {"text": 0.5},
+    }
+    found = harm("kills.py", kills=3, inside=2, workers=0, steps=24, seed=5)
+    assert found["inside"] >= 1
+    _holds(found, 24)
+
+
 @pytest.mark.faults
 def test_fifty_kills(harm: Harm) -> None:
     found = harm("kills.py", kills=50, inside=12, workers="0,2", steps=240, seed=7)

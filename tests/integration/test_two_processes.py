@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from trimodal.testing import assert_close, tiny_tokenizer, write_tiny_manifest
 
@@ -53,13 +55,12 @@ def test_sharded_parameters_have_the_gradients_of_whole_ones(tmp_path: Path) -> 
         assert_close(sharded[name], grad, "two-processes-gradient")
 
 
-@pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    """50 steps of the command that users run, with augmentation and ragged, incomplete samples."""
+def small_run(tmp_path: Path) -> dict[str, Any]:
+    """A configuration with augmentation and ragged, incomplete samples."""
     (tmp_path / "text.model").write_bytes(tiny_tokenizer())
     manifest = write_tiny_manifest(tmp_path / "data", rows=24)
     stack = {"width": 32, "depth": 1, "num_heads": 2}
-    tree = {
+    return {
         "run_dir": "replaced",
         "data": {
             "train": [str(manifest)],
@@ -79,8 +80,13 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
             "max_steps": 50, "batch_size": 8, "warmup_steps": 5, "trackers": []
         },
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    """50 steps of the command that users run."""
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump(tree))
+    config.write_text(yaml.safe_dump(small_run(tmp_path)))
     losses = []
     for processes in (1, 2):
         run = tmp_path / f"run{processes}"
@@ -89,3 +95,39 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
         losses.append([json.loads(line)["loss"] for line in lines])
     assert len(losses[0]) == 50
     assert_close(losses[1], losses[0], "two-processes-loss")
+
+
+@pytest.mark.slow
+def test_two_processes_average_towers_of_which_one_is_frozen(tmp_path: Path) -> None:
+    """A locked tower on both ranks; what is exported is the average of the checkpoints by hand."""
+    tree = small_run(tmp_path)
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    first, run = tmp_path / "first", tmp_path / "run"
+    launch(1, "-m", "trimodal.train", str(config), f"run_dir={first}", "training.max_steps=2")
+    tree["training"] |= {
+        "max_steps": 6,
+        "checkpoint_every": 1,
+        "keep_checkpoints": 6,
+        "ema": {"decay": 0.4},
+        "start_from": {"vision": str(first / "model")},
+        "frozen": ["vision"],
+        "layer_decay": {"text": 0.5},
+    }
+    config.write_text(yaml.safe_dump(tree))
+    launch(2, "-m", "trimodal.train", str(config), f"run_dir={run}")
+    folders = sorted((run / "checkpoints").iterdir())
+    expected = load_file(folders[0] / "average.safetensors")
+    for n, folder in enumerate(folders[1:], start=2):
+        decay = min(0.4, (1 + n) / (10 + n))
+        for name, weight in load_file(folder / "model.safetensors").items():
+            if name in expected:
+                expected[name].lerp_(weight, 1 - decay)
+    exported = load_file(run / "model" / "model.safetensors")
+    frozen = load_file(first / "model" / "model.safetensors")
+    kept = exported.keys() - expected.keys()
+    ways = ("to_trunk", "summary")  # into the trunk, which is trained
+    tower = {n for n in exported if n.startswith("encoders.0.") and n.split(".")[2] not in ways}
+    assert kept == tower
+    assert all(exported[name].equal(frozen[name]) for name in kept)
+    assert all(exported[n].equal(value) for n, value in expected.items() if n != "updates")

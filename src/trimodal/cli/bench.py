@@ -1,6 +1,7 @@
-"""`trimodal bench`: speed as ratios to named peers, measured in the same run.
+"""`trimodal bench`: speed as ratios to named peers, and what a configuration will take.
 
 trimodal bench kernels --config configs/demo.yaml --json rows.json
+trimodal bench scaling configs/base.yaml configs/large.yaml
 """
 
 import argparse
@@ -36,10 +37,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--rounds", metavar="N", type=positive, default=9, help="(default: %(default)s)"
     )
     kernels.add_argument("--json", metavar="OUT", type=Path, help="where to write the rows")
+    kernels.set_defaults(measure=_kernels)
+    scaling = benchmarks.add_parser(
+        "scaling",
+        help="memory, exchange and compute from one GPU to a thousand",
+        description="What the model and a step of each configuration take, computed from the model "
+        "without memory and from synthetic samples; nothing is timed, and no data are read. Prints "
+        "the tables of docs/scaling.md.",
+    )
+    scaling.add_argument("config", metavar="CONFIG", nargs="+", type=Path, help="of a run")
+    scaling.set_defaults(measure=_scaling)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the rows and write them."""
+    """Print what is asked for."""
+    return options.measure(options)
+
+
+def _scaling(options: argparse.Namespace) -> int:
+    from trimodal.bench.scaling import scaling_page
+    from trimodal.config import load_config
+
+    print(scaling_page({path.stem: load_config(path) for path in options.config}))
+    return 0
+
+
+def _kernels(options: argparse.Namespace) -> int:
     import torch
 
     from trimodal.bench import cpu_rows, format_rows, gpu_rows
@@ -62,4 +85,4 @@ def run(options: argparse.Namespace) -> int:
     return int(not all(row.passes for row in rows))
 
 
-COMMAND = Command("bench", "measure speed against named peers", configure, run)
+COMMAND = Command("bench", "measure speed against named peers, count costs", configure, run)

@@ -16,7 +16,9 @@ from trimodal.processors import TextProcessor, TrimodalProcessor
 from trimodal.schema import to_dict
 from trimodal.storage import read_bytes
 from trimodal.tokenizers import Tokenizers
+from trimodal.training.components import lock
 from trimodal.training.identity import differences
+from trimodal.training.starting import start_components
 from trimodal.vocabulary import Vocabulary
 
 
@@ -63,16 +65,18 @@ def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
 
 
 def new_model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
-    """A new model, or the weights of `training.init_from`."""
+    """A new model, or the weights that `training` names; what is frozen takes no gradients."""
     folder = config.training.init_from
     if folder is None:
         model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model)))
         contrast = config.objectives.contrastive
         if contrast is not None and contrast.loss == "sigmoid":
             model.start_sigmoid()
+        start_components(model, config, processor)
     else:
         model = load(folder)
         _check_start(model, config, processor)
+    lock(model, config.training)
     model.processor = processor
     model.config.generates = list(config.objectives.generates)
     return model

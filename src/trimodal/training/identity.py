@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trimodal.config import RunConfig
+from trimodal.config import RunConfig, TrainingConfig
 from trimodal.errors import ConfigError
 from trimodal.schema import flat, to_dict
 
@@ -30,6 +30,7 @@ FREE = frozenset({
     "training.sample_every",
     "training.keep_checkpoints",
     "training.init_from",
+    "training.start_from",
     "training.trackers",
     "training.activation_checkpointing",
     "training.compile",
@@ -52,6 +53,11 @@ FIXED = (
     "training.max_grad_norm",
     "training.precision",
     "training.spike",
+    "training.ema",
+    "training.learning_rate_scale",
+    "training.layer_decay",
+    "training.frozen",
+    "training.unlocked",
 )
 """Keys, with all below them, that decide what a step computes."""
 
@@ -59,23 +65,36 @@ FIXED = (
 def identity(config: RunConfig, fingerprint: str) -> dict[str, Any]:
     """The values of all keys that are fixed, and of what the data are."""
     tree = flat(to_dict(config))
-    return {"data": fingerprint, **{k: v for k, v in tree.items() if k not in FREE}}
+    return {"data": fingerprint, **{k: v for k, v in tree.items() if not is_free(k)}}
+
+
+def is_free(key: str) -> bool:
+    """Whether a key, or one that it is below, may change."""
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
     """Refuse to resume a run that is another one.
 
-    Keys that did not exist when the checkpoint was written are not asked about.
+    Keys of `training` that did not exist when the checkpoint was written had their defaults.
 
     Raises:
         ConfigError: names each key that differs and both of its values.
     """
-    before, after = flat(saved), flat(now)
+    before, after = _completed(flat(saved)), flat(now)
     changed = _named(before, after, (k for k in before if k not in after or before[k] != after[k]))
     if changed:
         raise ConfigError(
             f"{run_dir} cannot be resumed: {changed}. Use another run_dir to start anew"
         )
+
+
+def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by dotted keys, with the defaults of keys that are newer."""
+    defaults = flat({"training": to_dict(TrainingConfig())})
+    known = {key[:end] for key in saved for end, c in enumerate(f"{key}.") if c == "."}
+    newer = {k: v for k, v in defaults.items() if k not in known and not is_free(k)}
+    return {**newer, **saved}
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:

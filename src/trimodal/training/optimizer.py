@@ -1,30 +1,60 @@
 """AdamW without decay on norms and biases, and warm-up followed by a cosine.
 
 optimizer = build_optimizer(model, config.training)
+set_rate(optimizer, learning_rate(step, config.training))
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from trimodal.config import TrainingConfig
+from trimodal.models import TrimodalModel
+from trimodal.training.components import depths, place, rate_scale
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) over `parameter_groups`."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, scales(model, config))
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """What is trained; parameters of fewer than two dimensions, norms and biases, do not decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def scales(model: nn.Module, config: TrainingConfig) -> Callable[[str], float]:
+    """The factor of the learning rate of each parameter by its name; other models have no parts."""
+    if not isinstance(model, TrimodalModel):
+        return lambda _: 1.0
+    blocks = depths(model)
+    return lambda name: rate_scale(place(name, blocks), config)
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, scale: Callable[[str], float] = lambda _: 1.0
+) -> list[dict[str, Any]]:
+    """What is trained; parameters of fewer than two dimensions, norms and biases, do not decay.
+
+    Args:
+        model: whose parameters that have gradients are taken.
+        weight_decay: of the others.
+        scale: by name, the factor of the learning rate; those of one factor are one group.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((decay, scale(name)), []).append(parameter)
     return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": found, "weight_decay": decay, "scale": factor}
+        for (decay, factor), found in groups.items()
     ]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let the next update have a learning rate, scaled in each group as it is configured."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

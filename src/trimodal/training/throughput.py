@@ -12,6 +12,7 @@ from torch import nn
 
 from trimodal.batch import Batch, TokenBatch
 from trimodal.models import TrimodalModel
+from trimodal.models.frontends import ConvFrontend
 from trimodal.models.layers import Transformer
 from trimodal.models.stem import ConvolutionalStem
 
@@ -55,7 +56,11 @@ def computing_threads(loaders: int) -> int:
 
 def _products(frontend: nn.Module) -> int:
     """Multiplications a token."""
-    extra = frontend.products() if isinstance(frontend, ConvolutionalStem) else 0
+    extra = 0
+    if isinstance(frontend, ConvolutionalStem):
+        extra = frontend.products()
+    elif isinstance(frontend, ConvFrontend):
+        extra = frontend.first.weight.numel()  # it has two rows a token
     return _weights(frontend) + extra
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from trimodal.errors import (
 )
 from trimodal.models import TrimodalModel
 from trimodal.streams import digest
+from trimodal.training.averaging import WeightAverage
 from trimodal.training.building import (
     build_dataset,
     build_processor,
@@ -41,6 +43,7 @@ from trimodal.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
+from trimodal.training.codebooks import CodebookUsage
 from trimodal.training.distributed import (
     by_rank,
     check_replicas,
@@ -53,7 +56,7 @@ from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
 from trimodal.training.identity import check_identity, identity
 from trimodal.training.loading import load_steps
-from trimodal.training.optimizer import build_optimizer, learning_rate
+from trimodal.training.optimizer import build_optimizer, learning_rate, set_rate
 from trimodal.training.parts import WHOLE, Part
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory
@@ -131,17 +134,24 @@ class Trainer:
         self.model = prepare(accelerator, model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
         self.optimizer = build_optimizer(self.bare, config.training)
+        self.average = WeightAverage(self.bare, config.training.ema)
+        self.codebooks = CodebookUsage(config, processor, accelerator.device)
         self.part = self._part()
         self.saver = Saver(run.checkpoints, config.training.keep_checkpoints, self.part or WHOLE)
         if checkpoint is not None:
             self._load(checkpoint)
+            self.codebooks.restore(checkpoint.tensors)
         way = chosen(accelerator.device)
         self.feed = StepFeed(dataset, config, accelerator.process_index, ranks, way)
         self.gradients = StepGradients(accelerator, self.model, config)
-        dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-        self.peak = peak_flops(accelerator.device, dtype) * ranks
         self.clock = 0.0
         """When the last step ended; a step's time includes the wait for its data."""
+
+    @cached_property
+    def peak(self) -> float:
+        """Operations a second of all ranks' devices."""
+        dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float32
+        return peak_flops(self.accelerator.device, dtype) * self.accelerator.num_processes
 
     def _part(self) -> Part | None:
         """What this rank writes of a checkpoint; None if that is nothing."""
@@ -153,6 +163,7 @@ class Trainer:
     def _load(self, checkpoint: Checkpoint) -> None:
         restore_weights(self.bare, checkpoint.tensors["model"])
         restore_optimizer(self.optimizer, self.bare, checkpoint.tensors["optimizer"])
+        self.average.restore(checkpoint.tensors)
 
     def fit(self) -> None:
         """Run the steps that are left, saving as configured, then export.
@@ -199,8 +210,7 @@ class Trainer:
     def _train_step(self, batches: Sequence[Batch], stop: StopRequest) -> "_Outcome":
         settings = self.config.training
         rate = learning_rate(self.step, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         flops = training_flops(self.bare, batches)
         batches = [to_device(batch, self.accelerator.device) for batch in batches]
         losses = self.gradients(batches)
@@ -228,6 +238,7 @@ class Trainer:
         seconds, self.clock = now - self.clock, now
         metrics = {
             **losses,
+            **self.codebooks(batches),
             "learning_rate": rate,
             "grad_norm": norm,
             "logit_scale": float(whole(self.bare.logit_scale.detach()).exp()),
@@ -270,6 +281,7 @@ class Trainer:
         if verdict is Verdict.APPLY:
             self.optimizer.step()
             self.bare.bound_scale()
+            self.average.update()
         else:
             self._say(
                 f"step {self.step + 1} is left out: loss {loss:.4g}, gradient norm {norm:.4g}"
@@ -302,11 +314,12 @@ class Trainer:
         """Write what the model makes of held-out rows, at the steps that are to have it."""
         if not self._is_due(self.config.training.sample_every):
             return
-        model = gathered(self.bare, reporter is not None)
-        if reporter is not None and model is not None:
-            folder = self.run.path / "samples" / f"step-{self.step:08d}"
-            for one in write_samples(model, self.held_out[:COUNT], folder):
-                reporter.sample(self.step, one, model.sample_rate)
+        with self.average.applied():
+            model = gathered(self.bare, reporter is not None)
+            if reporter is not None and model is not None:
+                folder = self.run.path / "samples" / f"step-{self.step:08d}"
+                for one in write_samples(model, self.held_out[:COUNT], folder):
+                    reporter.sample(self.step, one, model.sample_rate)
         self.clock = time.perf_counter()
 
     def _validation(self) -> dict[str, float]:
@@ -314,10 +327,11 @@ class Trainer:
         main = self.accelerator.is_main_process
         if not self._is_due(self.config.training.validate_every):
             return {}
-        model = gathered(self.bare, main)
-        if model is None or not main:
-            return {}
-        scores = validate(model, self.held_out, self.config.training.token_budget)
+        with self.average.applied():
+            model = gathered(self.bare, main)
+            if model is None or not main:
+                return {}
+            scores = validate(model, self.held_out, self.config.training.token_budget)
         self.clock = time.perf_counter()
         return scores
 
@@ -328,6 +342,9 @@ class Trainer:
             tensors = {
                 "model": {name: own(x) for name, x in self.bare.state_dict().items()},
                 "optimizer": optimizer_tensors(self.optimizer, self.bare),
+                **self.average.tensors(),
+                # every rank has the same counts
+                **(self.codebooks.tensors() if self.part.rank == 0 else {}),
             }
             state = {
                 "identity": self.identity,
@@ -338,15 +355,17 @@ class Trainer:
             self.saver.save(self.step, tensors, state)
 
     def _export(self) -> None:
-        model = gathered(self.bare, self.accelerator.is_main_process)
-        if model is not None and self.accelerator.is_main_process:
-            written = self.run.path / ".new-model"
-            try:
-                model.save_pretrained(written)
-                self.run.replace_model(written)
-            except (OSError, SafetensorError) as error:
-                raise StorageError(f"{self.run.model} cannot be written: {error}") from error
-            print(f"model written to {self.run.model}", flush=True)
+        main = self.accelerator.is_main_process
+        with self.average.applied():
+            model = gathered(self.bare, main)
+            if model is not None and main:
+                written = self.run.path / ".new-model"
+                try:
+                    model.save_pretrained(written)
+                    self.run.replace_model(written)
+                except (OSError, SafetensorError) as error:
+                    raise StorageError(f"{self.run.model} cannot be written: {error}") from error
+                print(f"model written to {self.run.model}", flush=True)
         self.accelerator.wait_for_everyone()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trimodal.config import MaskedConfig, RunConfig
+from trimodal.config import AverageConfig, MaskedConfig, RunConfig
 from trimodal.errors import ConfigError
 from trimodal.training.identity import FIXED, FREE, check_identity, differences, identity
 
@@ -77,6 +77,23 @@ def test_a_key_that_is_newer_than_the_checkpoint_is_not_asked_about(
     before = identity(config, "x")
     del before["training.spike"]
     check_identity(before, identity(config, "x"), tmp_path)
+
+
+def test_a_newer_key_had_its_default(config: RunConfig, tmp_path: Path) -> None:
+    before = {k: v for k, v in identity(config, "x").items() if not k.startswith("training.ema")}
+    other = replace(config, training=replace(config.training, ema=AverageConfig(decay=0.5)))
+    with pytest.raises(ConfigError, match=r"training\.ema was None, is something else"):
+        check_identity(before, identity(other, "x"), tmp_path)
+    kept = identity(other, "x")
+    check_identity(kept, kept, tmp_path)
+
+
+def test_where_weights_come_from_may_change(config: RunConfig, tmp_path: Path) -> None:
+    other = replace(config, training=replace(config.training, start_from={"vision": "runs/a"}))
+    assert identity(other, "x").keys() == identity(config, "x").keys()
+    frozen = replace(other, training=replace(other.training, frozen=("vision",)))
+    with pytest.raises(ConfigError, match=r"training\.frozen was \[\], is \['vision'\]"):
+        check_identity(identity(config, "x"), identity(frozen, "x"), tmp_path)
 
 
 def test_trees_are_compared_by_their_leaves() -> None:
