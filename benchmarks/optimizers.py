@@ -25,7 +25,6 @@ from trimodal.training.averaging import WeightAverage
 from trimodal.training.building import build_dataset, build_processor, new_model
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
-from trimodal.training.muon import MuonWithAdamW
 from trimodal.training.optimizer import (
     build_optimizer,
     learning_rate,
@@ -86,20 +85,12 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
 
 def adamw(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """What a run has unless it asks for another."""
-    return build_optimizer(model, replace(config.training))
+    return build_optimizer(model, replace(config.training, optimizer="adamw"))
 
 
 def muon(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """Muon within the blocks, AdamW elsewhere."""
-    hidden = [p for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2]
-    inside = {id(parameter) for parameter in hidden}
-    groups: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for group in parameter_groups(model, config.training.weight_decay):
-        for i, wanted in enumerate((True, False)):
-            chosen = [p for p in group["params"] if (id(p) in inside) is wanted]
-            if chosen:
-                groups[i].append({**group, "params": chosen})
-    return MuonWithAdamW(*groups, config.training)
+    return build_optimizer(model, replace(config.training, optimizer="muon"))
 
 
 def schedule_free(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:

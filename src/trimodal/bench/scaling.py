@@ -16,8 +16,8 @@ PEAK = 989e12
 UTILISATION = 0.4
 """Of the peak, assumed; nothing has been measured on a GPU."""
 WITHIN, BETWEEN = 450e9, 400e9
-"""Bytes a second that each GPU of a ring can pass on: NVLink's in a direction within a node, between
-nodes those of a node's eight ports of 400 Gb/s, which the rings of its eight GPUs share."""
+"""Bytes a second that each GPU of a ring passes on: NVLink's of one direction within a node; beyond
+it those of a node's eight ports of 400 Gb/s, which the rings of its eight GPUs share."""
 NODE = 8
 """GPUs of a node."""
 GIB = 2**30

@@ -273,6 +273,8 @@ class TrainingConfig(RecipeConfig):
     warmup_steps: Natural = 100
     """Of a run of fewer steps than these, all."""
     weight_decay: Amount = 0.05
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon takes the matrices within blocks, AdamW the rest, at the same rate."""
     betas: tuple[Share, Share] = (0.9, 0.98)
     max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"

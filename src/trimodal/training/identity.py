@@ -49,6 +49,7 @@ FIXED = (
     "training.min_learning_rate",
     "training.warmup_steps",
     "training.weight_decay",
+    "training.optimizer",
     "training.betas",
     "training.max_grad_norm",
     "training.precision",

@@ -22,17 +22,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self, hidden: list[dict[str, Any]], others: list[dict[str, Any]], config: TrainingConfig
     ) -> None:
         rate = config.learning_rate
-        muon = torch.optim.Muon(hidden, lr=rate, adjust_lr_fn="match_rms_adamw")
-        adamw = torch.optim.AdamW(others, lr=rate, betas=config.betas, eps=1e-8)
-        super().__init__([{"params": p["params"]} for p in (*hidden, *others)], {})
-        self._inner = (muon, adamw)
-        self.param_groups = [*muon.param_groups, *adamw.param_groups]
-        muon.state = adamw.state = self.state
+        muon = [torch.optim.Muon(hidden, lr=rate, adjust_lr_fn="match_rms_adamw")] if hidden else []
+        adamw = [torch.optim.AdamW(others, lr=rate, betas=config.betas, eps=1e-8)] if others else []
+        self._inner: list[torch.optim.Optimizer] = [*muon, *adamw]
+        super().__init__([group for inner in self._inner for group in inner.param_groups], {})
+        for inner in self._inner:
+            inner.state = self.state
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Tensor | None:
         """Update both kinds of parameters."""
         loss = None if closure is None else closure()
-        for optimizer in self._inner:
-            optimizer.step()
+        for inner in self._inner:
+            inner.step()
         return loss

@@ -1,4 +1,4 @@
-"""AdamW without decay on norms and biases, and warm-up followed by a cosine.
+"""AdamW or Muon without decay on norms and biases, and warm-up followed by a cosine.
 
 optimizer = build_optimizer(model, config.training)
 set_rate(optimizer, learning_rate(step, config.training))
@@ -14,12 +14,30 @@ from torch import nn
 from trimodal.config import TrainingConfig
 from trimodal.models import TrimodalModel
 from trimodal.training.components import depths, place, rate_scale
+from trimodal.training.muon import MuonWithAdamW
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019) over `parameter_groups`."""
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019) over `parameter_groups`, or Muon within the blocks."""
     groups = parameter_groups(model, config.weight_decay, scales(model, config))
+    if config.optimizer == "muon":
+        return MuonWithAdamW(*split(model, groups), config)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8)
+
+
+def split(
+    model: nn.Module, groups: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups of the matrices within blocks, and those of all else."""
+    named = model.named_parameters()
+    hidden = {id(p) for name, p in named if ".blocks." in name and p.ndim == 2}
+    found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for group in groups:
+        for inside, chosen in found.items():
+            parameters = [p for p in group["params"] if (id(p) in hidden) is inside]
+            if parameters:
+                chosen.append({**group, "params": parameters})
+    return found[True], found[False]
 
 
 def scales(model: nn.Module, config: TrainingConfig) -> Callable[[str], float]:

@@ -87,7 +87,7 @@ def test_products_are_those_that_torch_counts(monkeypatch: pytest.MonkeyPatch) -
         )
     )
     expected = training_flops(model, [batch]) + head_flops(model, [batch]) - pairs
-    assert_close(linear, expected - first_products(model, batch), "exact")
+    assert_close(linear, expected - first_products(model, batch), "fp32")
 
 
 def _pairs(tokens: Any) -> int:
@@ -112,8 +112,8 @@ def test_a_model_is_counted_exactly() -> None:
     block = 4 * 32**2 + 3 * 32 * 88 + 2 * 32 + 2 * 16
     assert cost.block == block
     assert cost.outside == cost.parameters - 5 * block
-    batch = SyntheticFeed(CONFIG, 64).batches(0)[0]
-    assert_close(cost.tokens * 64, batch.num_tokens, "exact")
+    tokens = sum(batch.num_tokens for batch in SyntheticFeed(CONFIG, 64).batches(0))
+    assert_close(cost.tokens * 64, tokens, "exact")
     assert 0 < cost.attention < 1
     assert cost.recomputed < cost.activations
 
