@@ -65,6 +65,7 @@ def test_a_text_counts_in_either_language(processor: TrimodalProcessor) -> None:
 
 @pytest.mark.parametrize("nonsense", [True, "12", -3, 0, None, [4], float("inf")])
 def test_nonsense_in_metadata_is_not_believed(processor: TrimodalProcessor, nonsense: Any) -> None:
-    metadata = dict.fromkeys(("height", "width", "seconds", "image_codes"), nonsense)
+    names = ("height", "width", "seconds", "image_codes")
+    metadata: dict[str, Any] = dict.fromkeys(names, nonsense)
     row = Row(id="a", image=part(80), speech=part(16_000), metadata=metadata)
     assert estimated_tokens(row, processor) == 10 + 25
