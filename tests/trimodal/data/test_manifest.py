@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from trimodal.data import manifest, read_manifest, read_manifests
-from trimodal.data.manifest import Row, language_of, scan_manifest
+from trimodal.data.manifest import scan_manifest
+from trimodal.data.row import Row, language_of
 from trimodal.errors import DataError
 
 
