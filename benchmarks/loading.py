@@ -35,7 +35,7 @@ from trimodal.data import Row, read_manifest, read_manifests
 from trimodal.data.layouts import write_manifest
 from trimodal.data.shards import Cuts, import_manifest
 from trimodal.processors import SpeechProcessor, VisionProcessor
-from trimodal.storage import write_json
+from trimodal.storage import ShardFile, write_json
 from trimodal.streams import permutation
 
 BATCH = 32
@@ -71,7 +71,7 @@ class Shuffled(Dataset[Batch]):
         self.rows = rows
         self.order = permutation(len(rows), seed).tolist()
         self.vision = VisionProcessor(VisionInputConfig())
-        self.speech = SpeechProcessor(SpeechInputConfig())
+        self.speech = SpeechProcessor(SpeechInputConfig(sample_rate=_rate(rows[0])))
 
     def __len__(self) -> int:
         return -(-len(self.rows) // BATCH)
@@ -85,6 +85,13 @@ class Shuffled(Dataset[Batch]):
         if row.image is None or row.speech is None:
             raise ValueError(f"{row.where} lacks a modality")
         return self.vision.decode(row.image), self.speech.decode(row.speech)
+
+
+def _rate(row: Row) -> int:
+    """That of the recordings, so that nothing is resampled; the gate fails if they differ."""
+    if not isinstance(row.speech, ShardFile):
+        raise TypeError(f"{row.where} is not of a folder of shards")
+    return soundfile.info(io.BytesIO(row.speech.read())).samplerate
 
 
 def ours(folder: Path, seed: int) -> Iterator[Batch]:

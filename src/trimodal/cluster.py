@@ -99,7 +99,7 @@ def _connect(address: str) -> None:
             ray.init(LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
         else:
             ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises nearly anything where it cannot start or connect
         cause = str(error).strip().split("\n")[0]
         raise ConfigError(f"--ray: no cluster at {address}: {cause}") from error
 

@@ -145,10 +145,13 @@ def read_range(address: str, offset: int, size: int) -> bytes:
     Raises:
         StorageError: they cannot be read.
     """
-    with _said(address, "read"):
-        if not is_remote(address):
+    if not is_remote(address):
+        try:
             opened = _opened(address)  # held, for another thread may open one file too many
             return os.pread(opened.descriptor, size, offset)
+        except (OSError, ValueError) as error:
+            raise _unusable(address, "read", error) from error
+    with _said(address, "read"):
         system, path = _remote(address)
         return cast(bytes, system.cat_file(path, start=offset, end=offset + size))
 

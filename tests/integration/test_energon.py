@@ -13,6 +13,7 @@ from megatron.energon import (
     WorkerConfig,
     get_loader,
     get_train_dataset,
+    stateless,
 )
 
 from trimodal.data import Row, read_manifest
@@ -23,6 +24,7 @@ from trimodal.testing import write_tiny_manifest
 ENDINGS = {"image": "png", "speech": "wav", "question_speech": "question.wav"}
 
 
+@stateless
 def cook(sample: dict[str, Any]) -> dict[str, Any]:
     """Nothing is decoded and nothing is left out."""
     return sample
@@ -58,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "shards"
 
 
-def read(folder: Path, **options: Any) -> list[dict[str, Any]]:
+def read(folder: Path) -> list[dict[str, Any]]:
     config = WorkerConfig(rank=0, world_size=1, num_workers=0)
     dataset = get_train_dataset(
         folder,
@@ -68,7 +70,6 @@ def read(folder: Path, **options: Any) -> list[dict[str, Any]]:
         max_samples_per_sequence=None,
         repeat=False,
         task_encoder=Raw(),
-        **options,
     )
     return [sample for batch in get_loader(dataset) for sample in batch]
 
