@@ -3,8 +3,10 @@
 for vectors in Cluster("local").map(make, parts, gpu=True): ...
 """
 
+import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,11 @@ OBJECT_STORE = 256 * 2**20
 """Bytes in the memory of this machine for parts and results under way; more goes to its disk."""
 
 
+REACH_SECONDS = 10
+STARTS = 3
+"""Tries to start a local cluster; Ray gives its helpers 15 seconds, however busy a machine is."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Workers of Ray Data; every machine needs this package and the files that are named."""
@@ -24,17 +31,53 @@ class Cluster:
     address: str = LOCAL
     """Of a cluster that runs, as `ray.init` takes it, or `local` for one of this machine alone."""
 
+    cpus: int | None = None
+    """Of a local cluster; those of this machine if none are given."""
+
+    def connect(self) -> None:
+        """Connect this process to the cluster, or start a local one, unless that was done before.
+
+        Raises:
+            ConfigError: Ray is not installed, or there is no cluster at the address.
+            StorageError: a local one does not start.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "--ray needs ray, which is not installed: pip install 'trimodal[ray]'"
+            ) from error
+        _check_reachable(self.address)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address == LOCAL:
+            quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+            quiet |= {"num_cpus": self.cpus}
+        for left in reversed(range(STARTS if self.address == LOCAL else 1)):
+            if ray.is_initialized():
+                return
+            try:
+                ray.init(self.address, **quiet)
+            except Exception as error:  # Ray raises nearly anything where it cannot
+                if left:
+                    ray.shutdown()
+                    continue
+                cause = str(error).strip().split("\n")[0]
+                if self.address == LOCAL:
+                    raise StorageError(f"--ray: no cluster could be started: {cause}") from error
+                raise ConfigError(f"--ray: no cluster at {self.address}: {cause}") from error
+
     def map(
         self, make: Make[Part, Result], parts: Iterable[Part], *, gpu: bool = False
     ) -> Iterator[Result]:
         """The results of the parts, in their order, by actors of one CPU, or of one GPU each.
 
         Raises:
-            ConfigError: Ray is not installed, or there is no cluster at the address.
-            StorageError: Ray has lost the workers too often.
+            ConfigError: as `connect`.
+            StorageError: as `connect`, or Ray has lost the workers too often.
             TrimodalError: that of a part.
         """
-        _connect(self.address)
+        self.connect()
         import ray
         from ray.data import ActorPoolStrategy, from_items
         from ray.exceptions import RayActorError, RaySystemError
@@ -68,10 +111,14 @@ class _Opaque:
 
 
 def _worker(make: Make[Any, Any]) -> Callable[..., Any]:
+    folder = os.getcwd()
+
     class Worker:
         """What an actor does; errors that users cause are values, as of loader processes."""
 
         def __init__(self) -> None:
+            with contextlib.suppress(OSError):  # addresses of fsspec need no folder
+                os.chdir(folder)  # so that paths mean the same
             self.do = make()
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -83,25 +130,19 @@ def _worker(make: Make[Any, Any]) -> Callable[..., Any]:
     return Worker
 
 
-def _connect(address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "--ray needs ray, which is not installed: pip install 'trimodal[ray]'"
-        ) from error
-    if ray.is_initialized():
+def _check_reachable(address: str) -> None:
+    """Ray would try for minutes.
+
+    Raises:
+        ConfigError: nobody listens at a host and port.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address == LOCAL:
-            ray.init(LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
-        else:
-            ray.init(address, **quiet)
-    except Exception as error:  # Ray raises nearly anything where it cannot start or connect
-        cause = str(error).strip().split("\n")[0]
-        raise ConfigError(f"--ray: no cluster at {address}: {cause}") from error
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray: no cluster at {address}: {error}") from error
 
 
 def _hush() -> None:

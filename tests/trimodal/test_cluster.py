@@ -1,3 +1,6 @@
+import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,17 +31,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """Of two CPUs, in little memory, that tells nobody."""
+    """Of two CPUs, in little memory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=80 * 2**20,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        patch.setattr("trimodal.cluster.OBJECT_STORE", 80 * 2**20)
+        Cluster(cpus=2).connect()
         yield
         ray.shutdown()
 
@@ -108,7 +104,19 @@ def test_vectors_are_those_of_one_process(
         assert there[name].tobytes() == expected.tobytes()
 
 
+def test_nothing_is_told_about_its_use(cluster: None) -> None:
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'trimodal\[ray\]'"):
         next(Cluster().map(lambda: str, [1]))
+
+
+def test_an_address_without_a_cluster_is_named() -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"--ray: no cluster at {address}: .*refused"):
+            Cluster(address).connect()
