@@ -1,18 +1,25 @@
 """Bytes by address: local files, parts of shards, and whatever fsspec reaches.
 
 content = read_bytes("s3://corpus/index.jsonl")
+write_whole("s3://corpus/results.json", b"{}")
 picture = ShardFile("data/shards/shard-00000.tar", offset=1536, size=4021, sha256="9f86...").read()
 """
 
 import functools
 import hashlib
 import io
+import json
 import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from trimodal.errors import DataError, StorageError
+from trimodal.errors import DataError, StorageError, TrimodalError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -69,11 +76,43 @@ def is_remote(address: str | Path) -> bool:
     return "://" in str(address)
 
 
+def are_same(first: str | Path, second: str | Path) -> bool:
+    """Whether two addresses lead to one file; those of fsspec if they are written alike."""
+    if is_remote(first) or is_remote(second):
+        return str(first).rstrip("/") == str(second).rstrip("/")
+    return Path(first).resolve() == Path(second).resolve()
+
+
 def beside(address: str, name: str) -> str:
     """What a relative name in the file at `address` stands for."""
     if is_remote(address):
-        return f"{address.rpartition('/')[0]}/{name}"
+        system, _, path = address.partition("://")
+        return f"{system}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), name))}"
     return str(Path(address).parent / name)
+
+
+def under(folder: str | Path, *names: str) -> str:
+    """The address of a file in a folder."""
+    return "/".join((str(folder).rstrip("/"), *names))
+
+
+def parent_of(address: str | Path) -> str:
+    """The folder that a file is in."""
+    return str(address).rpartition("/")[0] if is_remote(address) else str(Path(address).parent)
+
+
+def read_source(source: Source) -> bytes:
+    """The bytes of a medium.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if isinstance(source, ShardFile):
+        return source.read()
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
 
 
 def open_binary(address: str | Path) -> BinaryIO:
@@ -82,14 +121,12 @@ def open_binary(address: str | Path) -> BinaryIO:
     Raises:
         StorageError: it cannot be opened.
     """
-    try:
+    with _said(address, "read"):
         if not is_remote(address):
             return open(address, "rb")
-        system, path = _remote(str(address))
+        system, path = _remote(address)
         # fsspec's own files cannot read a line of at most so many bytes
         return io.BufferedReader(cast(io.RawIOBase, system.open(path, "rb")))
-    except (OSError, ValueError) as error:
-        raise _unreadable(address, error) from error
 
 
 def read_bytes(address: str | Path) -> bytes:
@@ -98,11 +135,8 @@ def read_bytes(address: str | Path) -> bytes:
     Raises:
         StorageError: it cannot be read.
     """
-    with open_binary(address) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise _unreadable(address, error) from error
+    with open_binary(address) as file, _said(address, "read"):
+        return file.read()
 
 
 def read_range(address: str, offset: int, size: int) -> bytes:
@@ -111,29 +145,170 @@ def read_range(address: str, offset: int, size: int) -> bytes:
     Raises:
         StorageError: they cannot be read.
     """
-    try:
-        if not is_remote(address):
+    if not is_remote(address):
+        try:
             opened = _opened(address)  # held, for another thread may open one file too many
             return os.pread(opened.descriptor, size, offset)
+        except (OSError, ValueError) as error:
+            raise _unusable(address, "read", error) from error
+    with _said(address, "read"):
         system, path = _remote(address)
         return cast(bytes, system.cat_file(path, start=offset, end=offset + size))
-    except (OSError, ValueError) as error:
-        raise _unreadable(address, error) from error
 
 
-def size_of(address: str) -> int:
+def size_of(address: str | Path) -> int:
     """Bytes of a file.
 
     Raises:
         StorageError: there is none.
     """
-    try:
+    with _said(address, "read"):
         if not is_remote(address):
             return Path(address).stat().st_size
         system, path = _remote(address)
         return int(system.size(path) or 0)
-    except (OSError, ValueError) as error:
-        raise _unreadable(address, error) from error
+
+
+def is_file(address: str | Path) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        StorageError: it cannot be told.
+    """
+    if not is_remote(address):
+        return Path(address).is_file()
+    with _said(address, "read"):
+        system, path = _remote(address)
+        system.invalidate_cache()  # another machine may have written it
+        return bool(system.isfile(path))
+
+
+def is_used(folder: str | Path) -> bool:
+    """Whether there is anything in a folder, or a file in its place.
+
+    Raises:
+        StorageError: it cannot be told.
+    """
+    with _said(folder, "read"):
+        if not is_remote(folder):
+            place = Path(folder)
+            return any(place.iterdir()) if place.is_dir() else place.exists()
+        system, path = _remote(folder)
+        system.invalidate_cache()
+        return bool(system.exists(path))
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder where there is none; a bucket needs none.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    if not is_remote(folder):
+        with _said(folder, "written"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def remove_tree(folder: str | Path) -> None:
+    """Delete a folder and all that it holds.
+
+    Raises:
+        StorageError: it cannot be deleted.
+    """
+    with _said(folder, "written"):
+        if not is_remote(folder):
+            shutil.rmtree(folder)
+            return
+        system, path = _remote(folder)
+        system.rm(path, recursive=True)
+
+
+def check_writable(address: str | Path) -> None:
+    """Refuse a place that cannot be written, before the work that would be lost.
+
+    Raises:
+        StorageError: the folder does not exist or takes no files, or there is a folder in its
+            place; of an address of fsspec, there is no such file system.
+    """
+    if is_remote(address):
+        _remote(address)
+        return
+    path = Path(address)
+    if not path.parent.is_dir():
+        raise StorageError(f"{path} cannot be written: there is no folder {path.parent}")
+    if path.is_dir():
+        raise StorageError(f"{path} cannot be written: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise StorageError(f"{path} cannot be written: no permission in {path.parent}")
+
+
+@contextmanager
+def replacing(
+    address: str | Path, scratch: str | Path | None = None
+) -> Iterator[io.BufferedRandom]:
+    """A file that is put where `address` is once it is whole, so that no reader sees half of it.
+
+    Args:
+        address: of the file.
+        scratch: a folder for what is not whole yet, on the same disk; else that of the file, or
+            for an address of fsspec the machine's.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    check_writable(address)
+    remote = is_remote(address)
+    if scratch is None or is_remote(scratch):
+        scratch = None if remote else Path(address).parent
+    name = None
+    try:
+        with _said(address, "written"):
+            handle, name = tempfile.mkstemp(dir=scratch, prefix=f".{Path(address).name}.")
+        with os.fdopen(handle, "w+b") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise _unusable(address, "written", error) from error
+        with _said(address, "written"):
+            _put(name, address)
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+
+
+def _put(name: str, address: str | Path) -> None:
+    """Move a whole temporary file to its place."""
+    if is_remote(address):
+        system, path = _remote(address)
+        system.put_file(name, path)
+        return
+    mask = os.umask(0)
+    os.umask(mask)
+    Path(name).chmod(0o666 & ~mask)  # a temporary file is born private
+    os.replace(name, address)
+
+
+def write_whole(address: str | Path, content: bytes) -> None:
+    """Put `content` where `address` is, in one step.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with replacing(address) as file:
+        file.write(content)
+
+
+def write_json(address: str | Path, tree: Any) -> None:
+    """Write JSON that any parser reads: no NaN, no infinity.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    text = json.dumps(tree, ensure_ascii=False, indent=2, allow_nan=False)
+    # a path may hold bytes that are no text; JSON spells them as backslashreplace does
+    write_whole(address, f"{text}\n".encode(errors="backslashreplace"))
 
 
 class _Opened:
@@ -152,16 +327,28 @@ def _opened(path: str) -> _Opened:
     return _Opened(path)
 
 
-def _remote(address: str) -> tuple["AbstractFileSystem", str]:
+def _remote(address: str | Path) -> tuple["AbstractFileSystem", str]:
     from fsspec.core import url_to_fs  # most runs have no use for it
 
-    try:
-        system, path = url_to_fs(address)
-    except ImportError as error:
-        raise StorageError(f"{address} cannot be read: {error}") from error
+    with _said(address, "read"):
+        system, path = url_to_fs(str(address))
     return system, path
 
 
-def _unreadable(address: str | Path, error: Exception) -> StorageError:
-    cause = getattr(error, "strerror", None) or error
-    return StorageError(f"{address} cannot be read: {cause}")
+@contextmanager
+def _said(address: str | Path, deed: str) -> Iterator[None]:
+    """One sentence for whatever keeps a file from being `deed`, read or written."""
+    try:
+        yield
+    except TrimodalError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unusable(address, deed, error) from error
+    except Exception as error:  # a file system's own, such as that it has no credentials
+        if not is_remote(address):
+            raise
+        raise _unusable(address, deed, error) from error
+
+
+def _unusable(address: str | Path, deed: str, error: Exception) -> StorageError:
+    return StorageError(f"{address} cannot be {deed}: {getattr(error, 'strerror', None) or error}")

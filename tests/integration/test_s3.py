@@ -12,11 +12,13 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from trimodal.data import read_manifest
+from trimodal.cli import main
+from trimodal.data import read_manifest, read_manifests, shards
 from trimodal.data.shards import Cuts, import_manifest
+from trimodal.data.splitting import split_manifest
 from trimodal.data.verify import verify
 from trimodal.errors import DataError
-from trimodal.storage import ShardFile
+from trimodal.storage import ShardFile, read_bytes
 from trimodal.testing import tiny_tokenizer, write_tiny_manifest
 
 BUCKET = "corpus"
@@ -80,7 +82,37 @@ def test_damage_in_a_bucket_is_named(folder: str, tmp_path: Path) -> None:
         read_manifest(folder)
 
 
-def test_a_run_learns_the_same_from_a_bucket(folder: str, tmp_path: Path) -> None:
+def test_a_manifest_is_imported_into_a_bucket_and_split_there(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, address = tmp_path / "data" / "train.jsonl", f"{folder}-straight"
+    assert main(["data", "import", str(manifest), address, "--rows", "10", "--workers", "1"]) == 0
+    found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"{tmp_path.name}-straight/")
+    names = {each["Key"].rpartition("/")[2] for each in found["Contents"]}
+    assert names == {path.name for path in (tmp_path / "shards").iterdir()}
+    for name in names:
+        assert read_bytes(f"{address}/{name}") == (tmp_path / "shards" / name).read_bytes()
+
+    def refuse(_: object) -> int:
+        raise AssertionError("what is there is not written again")
+
+    monkeypatch.setattr(shards, "write_shard", refuse)
+    assert import_manifest(manifest, address, Cuts(rows=10)).rows == 24
+    splits = f"{folder}-splits"
+    shares = ["--val", "0.2", "--test", "0.2", "--apart"]
+    assert main(["data", "split", address, splits, *shares]) == 0
+    rows = read_manifests(f"{splits}/{name}.jsonl" for name in ("train", "val", "test"))
+    assert sorted(row.id for row in rows) == sorted(row.id for row in read_manifest(folder))
+    for row in rows:
+        if isinstance(row.image, ShardFile):
+            assert row.image.shard.startswith(f"{address}/shard-")
+            assert row.image.read()
+    assert main(["data", "check", address]) == 0
+    with pytest.raises(DataError, match=r"has no path from .*; import it into a folder there"):
+        split_manifest(address, tmp_path / "splits", {"val": 0.2}, apart=())
+
+
+def test_a_run_learns_and_is_measured_the_same_from_a_bucket(folder: str, tmp_path: Path) -> None:
     (tmp_path / "text.model").write_bytes(tiny_tokenizer())
     stack = {"width": 32, "depth": 1, "num_heads": 2}
     tree = {
@@ -94,13 +126,17 @@ def test_a_run_learns_the_same_from_a_bucket(folder: str, tmp_path: Path) -> Non
             "embedding_dim": 16,
         },
         "objectives": {"contrastive": {}},
-        "training": {"max_steps": 6, "batch_size": 8, "warmup_steps": 2, "trackers": []},
+        "training": {
+            **{"max_steps": 6, "batch_size": 8, "warmup_steps": 2, "trackers": []},
+            "validate_every": 3,
+        },
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
-    traces = []
+    traces, results = [], []
     for name, place in (("local", str(tmp_path / "shards")), ("remote", folder)):
         run = tmp_path / name
-        overrides = [f"run_dir={run}", f"data.train=[{place}]", "data.num_workers=1"]
+        named = [f"data.train=[{place}]", f"data.validation={place}", f"data.test={place}"]
+        overrides = [f"run_dir={run}", "data.num_workers=1", *named]
         done = subprocess.run(
             [sys.executable, "-m", "trimodal.train", str(tmp_path / "run.yaml"), *overrides],
             env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
@@ -112,5 +148,15 @@ def test_a_run_learns_the_same_from_a_bucket(folder: str, tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr[-3000:]
         lines = (run / "metrics.jsonl").read_text().splitlines()
         traces.append([json.loads(line)["trace"] for line in lines])
+        validated = [any(k.startswith("validation") for k in json.loads(line)) for line in lines]
+        assert sum(validated) == 2
+        assert main(["report", str(run)]) == 0
+        results.append(json.loads((run / "results.json").read_text()))
+        assert results[-1].pop("manifest") == place
+        assert (
+            main(["eval", str(run / "model"), "--data", place, "--json", str(run / "e.json")]) == 0
+        )
+        assert json.loads((run / "e.json").read_text())["retrieval"] == results[-1]["retrieval"]
     assert len(traces[0]) == 6
     assert traces[0] == traces[1]
+    assert results[0] == results[1]

@@ -1,4 +1,7 @@
 import hashlib
+import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -7,12 +10,24 @@ from trimodal.errors import DataError, StorageError
 from trimodal.storage import (
     OPEN_FILES,
     ShardFile,
+    are_same,
     beside,
+    check_writable,
+    is_file,
+    is_used,
+    make_folder,
     open_binary,
+    parent_of,
     read_bytes,
     read_range,
+    read_source,
+    remove_tree,
+    replacing,
     resolved,
     size_of,
+    under,
+    write_json,
+    write_whole,
 )
 
 CONTENT = bytes(range(256)) * 4
@@ -100,3 +115,113 @@ def test_links_lead_to_one_name(tmp_path: Path) -> None:
     assert resolved(tmp_path / "b") == resolved(tmp_path / "a")
     part = ShardFile("s.tar", 0, 1, "")
     assert resolved(part) is part
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+    reference = tmp_path / "plain"
+    reference.write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(reference.stat().st_mode)
+
+
+def test_a_failed_write_leaves_the_former_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.bin"
+    write_whole(path, b"former")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"x.bin cannot be written: No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"former"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"there is no folder .*nowhere$"):
+        check_writable(tmp_path / "nowhere" / "x.json")
+    with pytest.raises(StorageError, match="it is a folder"):
+        check_writable(tmp_path)
+
+
+def test_json_is_readable_and_strict(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    tree = {"七": 0.5, "path": os.fsdecode(b"\xff.jsonl")}
+    write_json(path, tree)
+    assert "七" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8")) == tree
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"x": float("nan")})
+
+
+@pytest.fixture(params=["local", "remote"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that is not there yet."""
+    return f"memory://{tmp_path.name}/made" if request.param == "remote" else str(tmp_path / "made")
+
+
+def test_files_are_written_where_an_address_says(place: str) -> None:
+    path = under(place, "part", "x.bin")
+    assert not is_used(place)
+    make_folder(parent_of(path))
+    assert not is_file(path)
+    with replacing(path) as file:
+        file.write(b"abc")
+        file.seek(0)
+        assert file.read() == b"abc"
+        assert not is_file(path)
+    write_json(under(place, "x.json"), [1])
+    assert read_bytes(path) == b"abc"
+    assert is_used(place)
+    assert are_same(path, f"{place}/part/x.bin")
+    assert not are_same(path, under(place, "x.json"))
+    remove_tree(parent_of(path))
+    assert not is_file(path)
+    assert is_file(under(place, "x.json"))
+
+
+def test_what_fails_half_way_leaves_nothing(place: str) -> None:
+    path = under(place, "x.bin")
+    make_folder(place)
+
+    def write() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not is_file(path)
+    assert place.startswith("memory:") or not any(Path(place).iterdir())
+
+
+def test_a_path_beside_an_address_may_lead_up() -> None:
+    assert beside("s3://b/c/m.jsonl", "../d/shard-0.tar") == "s3://b/d/shard-0.tar"
+
+
+def test_a_medium_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.png cannot be read: No such file"):
+        read_source(tmp_path / "x.png")
+
+
+def test_a_file_system_that_fails_in_its_own_way_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class NoCredentialsError(Exception):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise NoCredentialsError("unable to locate credentials")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", fail)
+    with pytest.raises(StorageError, match=r"memory://a/b cannot be read: unable to locate cred"):
+        read_bytes("memory://a/b")

@@ -8,10 +8,17 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from trimodal import __version__
 from trimodal.errors import ConfigError, TrimodalError
+
+if TYPE_CHECKING:
+    from trimodal.workers import Workers
+
+MOST_WORKERS = 8
+"""Processes, unless more are asked for."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +50,54 @@ def add_token_budget(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_output(output: Path, inputs: Iterable[Path]) -> None:
+def add_workers(parser: argparse.ArgumentParser, *, processes: bool = False) -> None:
+    """Add `--ray`, and `--workers` where processes of one machine can do the work too."""
+    if processes:
+        parser.add_argument(
+            "--workers",
+            metavar="N",
+            type=positive,
+            default=min(os.cpu_count() or 1, MOST_WORKERS),
+            help="processes; the files do not depend on it (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="do it on this Ray cluster, with the same result; local for one on this machine",
+    )
+
+
+def workers_of(options: argparse.Namespace) -> "Workers | None":
+    """What `--ray` and `--workers` ask for; None is this process."""
+    if options.ray is not None:
+        from trimodal.cluster import Cluster
+
+        return Cluster(options.ray)
+    if getattr(options, "workers", 1) <= 1:
+        return None
+    from trimodal.workers import Processes
+
+    return Processes(options.workers)
+
+
+def check_output(output: str | Path, inputs: Iterable[str | Path]) -> None:
     """Refuse to write over what is read.
 
     Raises:
         ConfigError: `output` is one of `inputs`, or lies in one that is a folder.
     """
-    place = Path(os.path.realpath(output))
+    place = _place(output)
     for given in inputs:
-        source = Path(os.path.realpath(given))
+        source = _place(given)
         if source == place:
             raise ConfigError(f"{output} would be written over, and it is read")
         if source in place.parents:
             raise ConfigError(f"{output} would be written into {given}, which is read")
+
+
+def _place(address: str | Path) -> PurePath:
+    """Where an address leads; those of fsspec are compared as they are written."""
+    return PurePath(address) if "://" in str(address) else Path(os.path.realpath(address))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

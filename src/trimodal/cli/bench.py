@@ -67,7 +67,7 @@ def _kernels(options: argparse.Namespace) -> int:
 
     from trimodal.bench import cpu_rows, format_rows, gpu_rows
     from trimodal.config import load_config
-    from trimodal.evaluation.output import check_writable, write_json
+    from trimodal.storage import check_writable, write_json
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: PyTorch finds no GPU here")

@@ -5,16 +5,15 @@ trimodal data build digits data/digits
 
 import argparse
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command, check_output, corpus
+from trimodal.cli import MOST_WORKERS, Command, add_workers, check_output, corpus, workers_of
 
 if TYPE_CHECKING:
     from trimodal.data.corpus import Recipe
 
 EXIT_PROBLEMS = 65
-MOST_WORKERS = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "as FILE:LINE: cause. Exits with 65 if there is any.",
         epilog="example: trimodal data check corpus/train.jsonl corpus/val.jsonl",
     )
-    check.add_argument("manifests", metavar="MANIFEST", nargs="+", type=Path, help="what to check")
+    check.add_argument("manifests", metavar="MANIFEST", nargs="+", help="what to check")
     check.set_defaults(action=_check)
     _configure_tokenize(actions)
     corpus.configure(actions)
@@ -63,8 +62,9 @@ def _configure_tokenize(actions: "argparse._SubParsersAction[argparse.ArgumentPa
         "overrides", metavar="key=value", nargs="*", help="e.g. data.tokenizers=runs/x/tokenizers"
     )
     tokenize.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="the folder of the new manifests"
+        "--out", metavar="DIR", required=True, help="the folder of the new manifests"
     )
+    add_workers(tokenize)
     tokenize.set_defaults(action=_tokenize)
 
 
@@ -167,24 +167,27 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _tokenize(options: argparse.Namespace) -> int:
-    import sys
+    from functools import partial
 
     import torch
 
     from trimodal.config import load_config
     from trimodal.data.tokenized import tokenize_manifest
     from trimodal.errors import ConfigError
+    from trimodal.storage import under
     from trimodal.training.building import build_processor
 
     torch.set_num_threads(1)  # as in `_check`
     config = load_config(options.config, options.overrides)
-    if len({Path(path).name for path in config.data.train}) < len(config.data.train):
+    names = [f"{PurePath(path).name.removesuffix('.jsonl')}.jsonl" for path in config.data.train]
+    if len(set(names)) < len(names):
         raise ConfigError("data.train: manifests of one name would be written over each other")
-    processor = build_processor(config)
-    for path in config.data.train:
-        out = options.out / Path(path).name
-        check_output(out, [Path(path)])
-        count = tokenize_manifest(path, out, processor, progress=sys.stderr.isatty())
+    make, workers = partial(build_processor, config), workers_of(options)
+    for path, name in zip(config.data.train, names, strict=True):
+        out = under(options.out, name)
+        check_output(out, [path])
+        with corpus.progress_bar() as bar:
+            count = tokenize_manifest(path, out, make, workers, bar.update)
         print(f"{out}: {count} rows")
     return 0
 

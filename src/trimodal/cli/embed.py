@@ -7,49 +7,49 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trimodal.cli import Command, add_token_budget, check_output
+from trimodal.cli import Command, add_token_budget, add_workers, check_output, workers_of
 from trimodal.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder")
-    parser.add_argument(
-        "--data", metavar="MANIFEST", type=Path, required=True, help="the rows to embed"
-    )
+    parser.add_argument("--data", metavar="MANIFEST", required=True, help="the rows to embed")
     parser.add_argument(
         "--out",
         metavar="X.npz",
-        type=Path,
         required=True,
         help="arrays id, image, text, speech and fused; NaN where a row lacks a modality",
     )
     add_token_budget(parser)
+    add_workers(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Embed every row and write the arrays in one step."""
-    if options.out.suffix != ".npz":
+    if not options.out.endswith(".npz"):
         raise ConfigError(f"--out: {options.out} must end in .npz")
     check_output(options.out, (options.model, options.data))
 
-    import io
+    from functools import partial
 
     import numpy as np
 
     from trimodal.data import read_manifest
     from trimodal.evaluation import embed_rows, load_model
-    from trimodal.evaluation.output import check_writable, write_whole
+    from trimodal.evaluation.embedding import embed_with
+    from trimodal.storage import check_writable, replacing
 
     check_writable(options.out)
-    rows = read_manifest(options.data)
-    vectors = embed_rows(
-        load_model(options.model), rows, token_budget=options.token_budget, progress=True
-    )
-    buffer = io.BytesIO()
+    rows, workers = read_manifest(options.data), workers_of(options)
+    chosen: dict[str, Any] = {"token_budget": options.token_budget, "progress": True}
+    if workers is None:
+        vectors = embed_rows(load_model(options.model), rows, **chosen)
+    else:
+        vectors = embed_with(workers, partial(load_model, options.model), rows, **chosen)
     arrays: dict[str, Any] = {"id": np.array([row.id for row in rows]), **vectors}
-    np.savez(buffer, **arrays)
-    write_whole(options.out, buffer.getvalue())
+    with replacing(options.out) as file:
+        np.savez(file, **arrays)
     print(f"{options.out}: {len(rows)} rows of {vectors['fused'].shape[1]} numbers")
     return 0
 

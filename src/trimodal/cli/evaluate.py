@@ -12,9 +12,7 @@ from trimodal.cli import Command, add_token_budget, check_output
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder")
-    parser.add_argument(
-        "--data", metavar="MANIFEST", type=Path, required=True, help="what to measure on"
-    )
+    parser.add_argument("--data", metavar="MANIFEST", required=True, help="what to measure on")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write the results here")
     parser.add_argument(
         "--prompts",
@@ -49,13 +47,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table and write the JSON."""
+    from trimodal.data.manifest import manifest_of
     from trimodal.evaluation import evaluate, format_table, load_model
     from trimodal.evaluation.generation_table import format_generation
-    from trimodal.evaluation.output import check_writable, write_json
     from trimodal.evaluation.zero_shot import FILE
+    from trimodal.storage import beside, check_writable, write_json
 
     if options.json:
-        prompts = options.prompts or options.data.parent / FILE
+        prompts = options.prompts or beside(manifest_of(options.data), FILE)
         judges = [options.judges] if options.judges else []
         check_output(options.json, (options.model, options.data, prompts, *judges))
         check_writable(options.json)

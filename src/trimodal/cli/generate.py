@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", metavar="TEXT", help="a text to start from")
     parser.add_argument("--speech", metavar="FILE", type=Path, help="speech to start from")
     parser.add_argument("--complete", metavar="TEXT", help="what the generated text begins with")
-    parser.add_argument("--data", metavar="MANIFEST", type=Path, help="generate for all its rows")
+    parser.add_argument("--data", metavar="MANIFEST", help="generate for all its rows")
     parser.add_argument(
         "--from",
         metavar="MODALITIES",
@@ -128,7 +128,7 @@ def _settings(options: argparse.Namespace) -> "tuple[Request, Decoding]":
 
 def _generate_one(options: argparse.Namespace) -> int:
     from trimodal.evaluation import load_model
-    from trimodal.evaluation.output import check_writable, write_whole
+    from trimodal.storage import check_writable, write_whole
 
     request, decoding = _settings(options)
     if options.out is not None:
@@ -181,8 +181,8 @@ def _generate_all(options: argparse.Namespace) -> int:
     from trimodal.data import read_manifest
     from trimodal.evaluation import load_model
     from trimodal.evaluation.generating import generate_rows
-    from trimodal.evaluation.output import write_whole
     from trimodal.evaluation.progress import Progress
+    from trimodal.storage import write_whole
 
     request, decoding = _settings(options)
     rows = read_manifest(options.data)

@@ -21,9 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="Train a classifier of pictures and one of speech on the labels of a manifest.",
         epilog=example,
     )
-    train.add_argument(
-        "--data", metavar="MANIFEST", type=Path, required=True, help="rows with labels"
-    )
+    train.add_argument("--data", metavar="MANIFEST", required=True, help="rows with labels")
     train.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="where the judges are written"
     )
@@ -45,9 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         epilog="example: trimodal judge test runs/judges --data data/digits/test.jsonl",
     )
     test.add_argument("judges", metavar="DIR", type=Path, help="what `judge train` wrote")
-    test.add_argument(
-        "--data", metavar="MANIFEST", type=Path, required=True, help="what to measure on"
-    )
+    test.add_argument("--data", metavar="MANIFEST", required=True, help="what to measure on")
     test.set_defaults(action=_test)
 
 

@@ -15,7 +15,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="MANIFEST",
-        type=Path,
         help="what to show; else data.test of the run's configuration, else data.validation",
     )
     parser.add_argument(

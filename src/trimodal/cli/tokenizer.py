@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         epilog=example,
     )
     text.add_argument(
-        "--data", metavar="MANIFEST", nargs="+", type=Path, required=True, help="what to train on"
+        "--data", metavar="MANIFEST", nargs="+", required=True, help="what to train on"
     )
     text.add_argument(
         "--out",
@@ -84,7 +84,7 @@ def _configure_learnt(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     learnt.add_argument(
-        "--data", metavar="MANIFEST", nargs="+", type=Path, required=True, help="what to train on"
+        "--data", metavar="MANIFEST", nargs="+", required=True, help="what to train on"
     )
     learnt.add_argument(
         "--out",
@@ -125,7 +125,7 @@ def _configure_eval(actions: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     measure.add_argument("folder", metavar="DIR", type=Path, help="what training wrote")
     measure.add_argument(
-        "--data", metavar="MANIFEST", nargs="+", type=Path, required=True, help="what to measure on"
+        "--data", metavar="MANIFEST", nargs="+", required=True, help="what to measure on"
     )
     measure.add_argument(
         "--tokenizer", metavar="DIR", type=Path, help="the speech tokenizer of a vocoder"

@@ -11,7 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
-from trimodal.data.manifest import Row, scan_manifest
+from trimodal.data.manifest import scan_manifest
+from trimodal.data.row import Row
 from trimodal.errors import DataError
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.storage import Source

@@ -6,14 +6,10 @@ build(Digits(seed=0), "data/digits")
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -25,6 +21,7 @@ from tqdm import tqdm
 
 from trimodal.data.espeak import SAMPLE_RATE, Utterance, engine
 from trimodal.errors import StorageError
+from trimodal.workers import Processes
 
 SPLITS = ("train", "val", "test")
 RECIPE_FILE = "build.json"
@@ -111,10 +108,6 @@ def build(
             (folder / f".{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         for split in SPLITS:
             os.replace(folder / f".{split}.jsonl", folder / f"{split}.jsonl")
-    except BrokenProcessPool:
-        raise StorageError(
-            "a worker process ended early; `--workers 1` needs less memory"
-        ) from None
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
     return {split: len(rows[split]) for split in SPLITS}
@@ -155,7 +148,7 @@ def _media(recipe: Recipe, folder: Path, workers: int) -> dict[str, list[dict[st
     )
     terminal = sys.stderr.isatty()
     with tqdm(total=sum(sizes.values()), unit="row", disable=not terminal) as bar:
-        for split, chunk in _results(tasks, workers):
+        for split, chunk in Processes(workers).map(_writer, tasks):
             rows[split] += chunk
             bar.update(len(chunk))
             if len(rows[split]) == sizes[split] and not terminal:
@@ -163,18 +156,8 @@ def _media(recipe: Recipe, folder: Path, workers: int) -> dict[str, list[dict[st
     return rows
 
 
-def _results(tasks: Iterator[_Task], workers: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    if workers <= 1:
-        yield from map(_write, tasks)
-        return
-    # the speech engine is global state, which a forked copy would share
-    context = multiprocessing.get_context("spawn")
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore)
-    try:
-        yield from pool.map(_write, tasks)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _writer() -> Callable[[_Task], tuple[str, list[dict[str, Any]]]]:
+    return _write
 
 
 def _write(task: _Task) -> tuple[str, list[dict[str, Any]]]:

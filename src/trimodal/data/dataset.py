@@ -13,7 +13,7 @@ from trimodal.batch import Medium, Modality, Sample, Target
 from trimodal.config import SpeechAugmentConfig, VisionAugmentConfig
 from trimodal.data.costs import estimated_tokens
 from trimodal.data.kin import Kin
-from trimodal.data.manifest import Row, language_of
+from trimodal.data.row import Row, language_of
 from trimodal.data.tokenized import stored_target
 from trimodal.errors import ConfigError, DataError
 from trimodal.processors import TrimodalProcessor

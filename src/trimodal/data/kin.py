@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trimodal.batch import Modality
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.storage import Source
 
 

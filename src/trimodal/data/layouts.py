@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trimodal.data.manifest import MEDIA
-from trimodal.errors import DataError, StorageError
+from trimodal.data.row import MEDIA
+from trimodal.errors import DataError
+from trimodal.storage import make_folder, replacing
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 Tree = dict[str, Any]
@@ -128,22 +129,15 @@ def write_manifest(rows: Iterable[Mapping[str, Any]], out: str | Path) -> int:
         StorageError: the manifest cannot be written.
     """
     out = Path(out)
-    partial = out.with_name(f".{out.name}.partial")
+    make_folder(out.parent)
     count = 0
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            for row in rows:
-                named = {key: os.path.relpath(row[key], out.parent) for key in MEDIA if key in row}
-                file.write(json.dumps({**row, **named}, ensure_ascii=False) + "\n")
-                count += 1
-        if count:
-            partial.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out} cannot be written: {error.strerror}") from error
-    if not count:
-        partial.unlink()
-        raise DataError("there is nothing that is laid out like this")
+    with replacing(out) as file:
+        for row in rows:
+            named = {key: os.path.relpath(row[key], out.parent) for key in MEDIA if key in row}
+            file.write((json.dumps({**row, **named}, ensure_ascii=False) + "\n").encode())
+            count += 1
+        if not count:
+            raise DataError("there is nothing that is laid out like this")
     return count
 
 

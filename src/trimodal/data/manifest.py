@@ -4,102 +4,34 @@ rows = read_manifest("corpus/train.jsonl")
 """
 
 import hashlib
+import io
 import json
 import os
-import re
+import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
-from trimodal.config import LANGUAGES
+from trimodal.data.row import MEDIA, Folder, Row, parse
 from trimodal.errors import DataError, StorageError
-from trimodal.storage import ShardFile, Source, beside, is_remote, open_binary, read_bytes, size_of
+from trimodal.storage import ShardFile, beside, is_remote, open_binary, read_bytes
 
-IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
-SHA256 = re.compile("[0-9a-f]{64}")
-SURROGATE = re.compile("[\ud800-\udfff]")
-CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 LONGEST_LINE = 2**24
-LONGEST_ID = 1000
-STRINGS = ("question", "answer", "label", "group", "speaker", "speech_lang")
-MEDIA = ("image", "speech", "question_speech")
-"""Keys that name files."""
 INDEX, SUMMARY = "index.jsonl", "index.json"
 """The manifest of a folder of shards and what it is checked by, see `trimodal.data.shards`."""
-KNOWN = {
-    "id",
-    "text",
-    "lang",
-    "references",
-    *MEDIA,
-    *STRINGS,
-    *(f"text_{lang}" for lang in LANGUAGES),
-}
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """Where relative paths of a manifest begin, and the sizes of shards that were looked at."""
+class Manifest:
+    """One manifest, read once."""
 
-    manifest: str
-    shards: dict[str, int | str]
-
-    def size(self, shard: str) -> int | str:
-        """Bytes of a shard, or why it cannot be read."""
-        if shard not in self.shards:
-            try:
-                self.shards[shard] = size_of(shard)
-            except StorageError as error:
-                self.shards[shard] = str(error)
-        return self.shards[shard]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One line of a manifest; its files exist and are not empty, but have not been decoded."""
-
-    id: str
-    image: Source | None = None
-    texts: dict[str, str] = field(default_factory=dict)
-    """By language, the one of `text` first."""
-    references: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By language, other texts that are as right as the row's own when one is generated."""
-    speech: Source | None = None
-    question: str | None = None
-    question_speech: Source | None = None
-    """The question, spoken."""
-    answer: str | None = None
-    label: str | None = None
-    group: str | None = None
-    speaker: str | None = None
-    speech_lang: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    """Every key that a manifest does not define."""
-    where: str = ""
-    """`FILE:LINE`, for messages about this row."""
-    fault: str | None = None
-    """`FILE:LINE: cause`, why the row cannot be used though it is kept."""
-
-    @property
-    def data_names(self) -> tuple[str, ...]:
-        """Which of `image`, `text` and `speech` the row has."""
-        present = (("image", self.image), ("text", self.texts), ("speech", self.speech))
-        return tuple(name for name, value in present if value)
-
-    def key(self, positives: Literal["sample", "group", "label"]) -> str:
-        """A string that two rows share exactly when they belong together.
-
-        Args:
-            positives: `sample`, a row belongs to itself alone; `group`, to its group if it has
-                one; `label`, to its label, else to its group.
-        """
-        if positives == "label" and self.label is not None:
-            return f"label:{self.label}"
-        if positives != "sample" and self.group is not None:
-            return f"group:{self.group}"
-        return f"id:{self.id}"
+    rows: list[Row]
+    trees: list[dict[str, Any]]
+    """The rows as they are written; none unless they were asked for."""
+    digest: str
+    """SHA-256 of its bytes, in hexadecimal."""
 
 
 def read_manifest(path: str | Path) -> list[Row]:
@@ -131,25 +63,44 @@ def read_each(paths: Iterable[str | Path], *, tolerant: bool = False) -> list[li
         DataError: as `read_manifest`.
     """
     seen: dict[str, str] = {}
-    each = [_kept(path, scan_manifest(path, seen), tolerant) for path in paths]
+    each = [read_whole(path, seen, tolerant=tolerant).rows for path in paths]
     if not each:
         raise DataError("no manifest is given")
     return each
 
 
-def _kept(
-    path: str | Path, scanned: Iterable[tuple[Row | None, list[str]]], tolerant: bool
-) -> list[Row]:
+def read_whole(
+    path: str | Path,
+    seen: dict[str, str] | None = None,
+    *,
+    tolerant: bool = False,
+    trees: bool = False,
+) -> Manifest:
+    """A manifest with its digest, in one reading.
+
+    Args:
+        path: of the manifest.
+        seen: ids that are taken and where; those of this manifest are added.
+        tolerant: keep a row that cannot be used, with its fault.
+        trees: keep the rows as they are written too, where none has a fault.
+
+    Raises:
+        DataError: as `read_manifest`.
+    """
     rows: list[Row] = []
-    for row, problems in scanned:
+    kept: list[dict[str, Any]] = []
+    total = hashlib.sha256()
+    for row, problems, tree in _scanned(path, {} if seen is None else seen, total):
         if problems and not tolerant:
             raise DataError(problems[0])
         if row is None or problems:
             name = f"{path}:{len(rows)}" if row is None else row.id
             rows.append(Row(id=name, group=row and row.group, fault=problems[0]))
-        else:
-            rows.append(row)
-    return rows
+            continue
+        rows.append(row)
+        if trees and tree is not None:
+            kept.append(tree)
+    return Manifest(rows, kept, total.hexdigest())
 
 
 def scan_manifest(
@@ -166,25 +117,28 @@ def scan_manifest(
     Raises:
         DataError: the file cannot be read, has no row or a line of more than 16 MiB.
     """
-    given, path = path, manifest_of(path)
-    seen = {} if seen is None else seen
+    for row, problems, _ in _scanned(path, {} if seen is None else seen, hashlib.sha256()):
+        yield row, problems
+
+
+def _scanned(
+    given: str | Path, seen: dict[str, str], total: "hashlib._Hash"
+) -> Iterator[tuple[Row | None, list[str], dict[str, Any] | None]]:
+    """As `scan_manifest`, with each row as it is written; all bytes are added to `total`."""
+    path = manifest_of(given)
+    folder = Folder(path, {})
     empty = True
-    shards: dict[str, int | str] = {}
     try:
-        if path != str(given):
-            _check_index(path)
-        # opening a pipe would wait for its writer
-        if not is_remote(path) and not stat.S_ISREG(Path(path).stat().st_mode):
-            raise DataError(f"manifest {path} cannot be read: it is not a regular file")
-        with open_binary(path) as file:
+        with _opened(given, path) as file:
             lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
             for number, line in enumerate(lines, start=1):
                 if len(line) > LONGEST_LINE:
                     raise DataError(f"{path}:{number}: the line is longer than 16 MiB")
+                total.update(line)
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if line.strip():
                     empty = False
-                    yield _read_row(line, f"{path}:{number}", _Folder(path, shards), seen)
+                    yield parse(line, f"{path}:{number}", folder, seen)
     except StorageError as error:
         raise DataError(f"manifest {error}") from error
     except OSError as error:
@@ -193,28 +147,35 @@ def scan_manifest(
         raise DataError(f"manifest {path} has no rows")
 
 
+def _opened(given: str | Path, path: str) -> BinaryIO:
+    """A manifest from its start; an index whole, for it has a hash.
+
+    Raises:
+        DataError: it is no file, or another one than was written; no JSON shows a changed letter.
+        StorageError: it cannot be read, or the import was not finished.
+    """
+    if path != str(given):
+        summary = beside(path, SUMMARY)
+        try:
+            known = json.loads(read_bytes(summary))["index"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{summary} is damaged") from error
+        content = read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != known:
+            raise DataError(f"{path} is not what was imported")
+        return io.BytesIO(content)
+    # opening a pipe would wait for its writer
+    if not is_remote(path) and not stat.S_ISREG(Path(path).stat().st_mode):
+        raise DataError(f"manifest {path} cannot be read: it is not a regular file")
+    return open_binary(path)
+
+
 def manifest_of(path: str | Path) -> str:
     """The manifest itself, which of an imported folder is its index."""
     if is_remote(path):
         return str(path) if str(path).endswith(".jsonl") else f"{str(path).rstrip('/')}/{INDEX}"
     index = Path(path) / INDEX
     return str(index if index.is_file() else path)
-
-
-def _check_index(path: str) -> None:
-    """Refuse an index that is not the one that was written; no JSON shows a changed letter.
-
-    Raises:
-        DataError: it is another one.
-        StorageError: the import was not finished.
-    """
-    summary = beside(path, SUMMARY)
-    try:
-        known = json.loads(read_bytes(summary))["index"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{summary} is damaged") from error
-    if hashlib.sha256(read_bytes(path)).hexdigest() != known:
-        raise DataError(f"{path} is not what was imported")
 
 
 def manifest_digest(path: str | Path) -> str:
@@ -226,203 +187,31 @@ def manifest_digest(path: str | Path) -> str:
     return hashlib.sha256(read_bytes(manifest_of(path))).hexdigest()
 
 
-def read_trees(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a sound manifest as they are written, in the order of `read_manifest`."""
-    lines = read_bytes(manifest_of(path)).decode("utf-8-sig").split("\n")
-    return [json.loads(line) for line in lines if line.strip()]
-
-
-def moved(source: Source, value: Any, folder: Path) -> Any:
-    """What names a file in a manifest, as seen from another folder.
+def moved(row: Row, tree: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """A row as it is written in a manifest of another folder.
 
     Args:
-        source: the file.
-        value: what named it so far.
+        row: with its media.
+        tree: as it is written so far.
         folder: of the new manifest.
 
     Raises:
-        DataError: it lies where no path leads.
+        DataError: a medium lies where no path leads.
     """
-    if isinstance(source, ShardFile) and is_remote(source.shard):
-        raise DataError(f"{source.shard} has no path from {folder}; import it into a local folder")
-    if isinstance(source, ShardFile):
-        return {**value, "shard": os.path.relpath(source.shard, folder)}
-    return os.path.relpath(source, folder)
+    named = dict(tree)
+    for key in MEDIA:
+        source = getattr(row, key)
+        if isinstance(source, ShardFile):
+            named[key] = {**tree[key], "shard": _path_from(source.shard, folder)}
+        elif source is not None:
+            named[key] = _path_from(str(source), folder)
+    return named
 
 
-def language_of(text: str) -> str:
-    """`zh` if the text holds a Chinese ideograph, else `en`."""
-    return "zh" if IDEOGRAPH.search(text) else "en"
-
-
-def _read_row(
-    line: bytes, where: str, folder: _Folder, seen: dict[str, str]
-) -> tuple[Row | None, list[str]]:
-    try:
-        tree = json.loads(line.rstrip().decode("utf-8"), object_pairs_hook=_unique)
-    except UnicodeDecodeError as error:
-        return None, [f"{where}: not UTF-8 at byte {error.start + 1} of the line"]
-    except json.JSONDecodeError as error:
-        return None, [f"{where}: not JSON: {error.msg} at column {error.colno}"]
-    except (DataError, ValueError) as error:  # a number of thousands of digits is a ValueError
-        return None, [f"{where}: {error}"]
-    except RecursionError:
-        return None, [f"{where}: not JSON that can be read: nested too deeply"]
-    if not isinstance(tree, dict):
-        return None, [f"{where}: expected a JSON object, got {_short(tree)}"]
-    fields = _Fields(tree, folder)
-    row = _row(fields, where, seen)
-    return row, [f"{where}: {problem}" for problem in fields.problems]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in tree:
-            raise DataError(f"the key {key!r} occurs twice")
-        tree[key] = value
-    return tree
-
-
-def _short(value: object) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
-    except RecursionError:
-        return "something nested deeply"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _fault(path: Path) -> str | None:
-    """What is wrong with a file, short of reading it."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return "does not exist"
-    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a file"
-    return None if status.st_size else "is an empty file"
-
-
-class _Fields:
-    """Takes checked values out of one JSON object and notes what is wrong with the others."""
-
-    def __init__(self, tree: Mapping[str, Any], folder: _Folder) -> None:
-        self.tree = tree
-        self.folder = folder
-        self.problems: list[str] = []
-
-    def string(self, key: str) -> str | None:
-        """A string that is not blank; null is absent."""
-        value = self.tree.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            self.problems.append(f"{key} must be a string, got {_short(value)}")
-        elif not value.strip():
-            self.problems.append(f"{key} is empty")
-        elif not value.isascii() and SURROGATE.search(value):
-            self.problems.append(f"{key} is not valid Unicode: it holds a lone surrogate")
-        else:
-            return value
-        return None
-
-    def file(self, key: str) -> Source | None:
-        """A file that exists and is not empty, by its path or within a shard."""
-        if isinstance(part := self.tree.get(key), dict):
-            return self._part(key, part)
-        name = self.string(key)
-        if name is None:
-            return None
-        if is_remote(self.folder.manifest):
-            self.problems.append(f"{key} {name!r} is a path, and this manifest has shards alone")
-            return None
-        path = Path(self.folder.manifest).parent / name
-        cause = _fault(path)
-        if cause is None:
-            return path
-        self.problems.append(f"{key} {name!r} {cause}")
-        return None
-
-    def _part(self, key: str, tree: Mapping[str, Any]) -> ShardFile | None:
-        shard, digest = tree.get("shard"), tree.get("sha256")
-        offset, size = (x if type(x := tree.get(k)) is int else -1 for k in ("offset", "size"))
-        if not isinstance(shard, str) or is_remote(shard) or offset < 0 or size < 1:
-            self.problems.append(f"{key} needs shard, offset and size, got {_short(tree)}")
-        elif not isinstance(digest, str) or not SHA256.fullmatch(digest):
-            self.problems.append(f"{key} needs a sha256, got {_short(digest)}")
-        else:
-            part = ShardFile(beside(self.folder.manifest, shard), offset, size, digest)
-            there = self.folder.size(part.shard)
-            if isinstance(there, int) and part.offset + part.size <= there:
-                return part
-            cause = there if isinstance(there, str) else f"{part} lie beyond its {there} bytes"
-            self.problems.append(f"{key}: {cause}")
-        return None
-
-    def texts(self) -> dict[str, str]:
-        """The text in each language."""
-        texts: dict[str, str] = {}
-        lang, text = self.string("lang"), self.string("text")
-        if lang is not None and lang not in LANGUAGES:
-            self.problems.append(f"lang must be {' or '.join(LANGUAGES)}, got {_short(lang)}")
-        elif text is not None:
-            texts[lang or language_of(text)] = text
-        for lang in LANGUAGES:
-            other = self.string(f"text_{lang}")
-            if other is not None and texts.setdefault(lang, other) != other:
-                self.problems.append(f"text and text_{lang} are both {lang} and differ")
-        return texts
-
-    def references(self) -> dict[str, tuple[str, ...]]:
-        """Further texts in each language; null is absent."""
-        tree = self.tree.get("references")
-        if tree is None:
-            return {}
-        if not isinstance(tree, dict):
-            self.problems.append(f"references must be an object, got {_short(tree)}")
-            return {}
-        found: dict[str, tuple[str, ...]] = {}
-        for lang, texts in tree.items():
-            if lang not in LANGUAGES:
-                self.problems.append(
-                    f"references must be by {' or '.join(LANGUAGES)}, got {_short(lang)}"
-                )
-            elif not isinstance(texts, list):
-                self.problems.append(f"references.{lang} must be a list, got {_short(texts)}")
-            else:
-                checked = _Fields(
-                    {f"references.{lang}[{i}]": t for i, t in enumerate(texts)}, self.folder
-                )
-                strings = [checked.string(key) for key in checked.tree]
-                self.problems += checked.problems
-                found[lang] = tuple(text for text in strings if text is not None)
-        return found
-
-
-def _row(fields: _Fields, where: str, seen: dict[str, str]) -> Row:
-    name = fields.string("id")
-    if name is None and fields.tree.get("id") is None:
-        fields.problems.append("id is missing")
-    elif name is not None and len(name) > LONGEST_ID:
-        fields.problems.append(f"id has {len(name)} characters, the limit is {LONGEST_ID}")
-    elif name is not None and CONTROL.search(name):
-        fields.problems.append(f"id {name!r} holds a control character")
-    elif name is not None and name in seen:
-        fields.problems.append(f"id {name!r} is already used at {seen[name]}")
-    elif name is not None:
-        seen[name] = where
-    if all(fields.tree.get(k) is None for k in ("image", "text", "speech", "text_en", "text_zh")):
-        fields.problems.append("has neither image nor text nor speech")
-    return Row(
-        id=name or "",
-        image=fields.file("image"),
-        texts=fields.texts(),
-        references=fields.references(),
-        speech=fields.file("speech"),
-        question_speech=fields.file("question_speech"),
-        metadata={key: value for key, value in fields.tree.items() if key not in KNOWN},
-        where=where,
-        **{key: fields.string(key) for key in STRINGS},
-    )
+def _path_from(address: str, folder: str | Path) -> str:
+    if not is_remote(address) and not is_remote(folder):
+        return os.path.relpath(address, folder)
+    (system, _, path), (other, _, start) = address.partition("://"), str(folder).partition("://")
+    if system != other or path.split("/")[0] != start.split("/")[0]:
+        raise DataError(f"{address} has no path from {folder}; import it into a folder there")
+    return posixpath.relpath(path, start)

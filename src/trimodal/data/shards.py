@@ -1,54 +1,38 @@
 """A corpus as tar shards of the webdataset convention, and an index that is its manifest.
 
-    summary = import_manifest("corpus/train.jsonl", "shards/train", workers=4)
+    summary = import_manifest("corpus/train.jsonl", "shards/train", workers=Processes(4))
     rows = read_manifest("shards/train")
 
 A folder holds `shard-00000.tar` and so on, in which sample 17 is `000000017.json`, `.png`, `.flac`
 and `.question.flac`; `index.jsonl`, the rows in their order, with shard, offset, size and SHA-256
 in the place of each path; and `index.json`, the counts and hashes of all of these, written last.
-The same manifest gives the same bytes, whatever the number of processes and of interruptions.
+The same rows give the same bytes, whatever the workers and the interruptions.
 """
 
 import hashlib
-import io
 import json
-import multiprocessing
-import os
-import shutil
-import signal
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from trimodal.data.manifest import (
-    INDEX,
-    MEDIA,
-    SUMMARY,
-    Row,
-    manifest_digest,
-    read_manifest,
-    read_trees,
+from trimodal.data.manifest import INDEX, SUMMARY, read_whole
+from trimodal.data.row import MEDIA
+from trimodal.data.shard import PARTS, Entry, Shard, ShardTask, write_shard
+from trimodal.errors import StorageError
+from trimodal.storage import (
+    Source,
+    is_file,
+    is_used,
+    make_folder,
+    read_bytes,
+    remove_tree,
+    replacing,
+    size_of,
+    under,
+    write_whole,
 )
-from trimodal.errors import DataError, StorageError
-from trimodal.storage import ShardFile, Source, read_bytes
-
-PARTS = ".import"
-"""The folder of what an import has done so far."""
-QUESTION = "question."
-"""What stands before the extension of a spoken question."""
-KINDS = (
-    (b"\x89PNG", 0, "png"),
-    (b"\xff\xd8\xff", 0, "jpg"),
-    (b"WEBP", 8, "webp"),
-    (b"WAVE", 8, "wav"),
-    (b"fLaC", 0, "flac"),
-    (b"OggS", 0, "ogg"),
-)
-"""Bytes, where in a file they stand, and the extension they mean; what is left is MP3."""
+from trimodal.workers import Processes, Workers
 
 
 @dataclass(frozen=True)
@@ -61,22 +45,12 @@ class Cuts:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One file of an import."""
-
-    name: str
-    rows: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Imported:
     """What `index.json` says."""
 
     rows: int
     source: str
-    """SHA-256 of the manifest that was imported."""
+    """SHA-256 of what was imported."""
     index: str
     """SHA-256 of `index.jsonl`."""
     duplicates: int
@@ -84,60 +58,99 @@ class Imported:
     shards: tuple[Shard, ...]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A shard to be written."""
-
-    folder: Path
-    number: int
-    first: int
-    rows: Sequence[tuple[dict[str, Any], dict[str, Source]]]
+class Corpus(Protocol):
+    """What can be imported; a manifest, or a table (`trimodal.data.tables`)."""
 
     @property
-    def name(self) -> str:
-        return f"shard-{self.number:05d}.tar"
+    def digest(self) -> str:
+        """SHA-256 of all that the shards depend on, in hexadecimal."""
+        ...
+
+    def sizes(self) -> Sequence[int]:
+        """Bytes of the media of each row, all of which were checked."""
+        ...
+
+    def part(self, first: int, count: int) -> Iterable[Entry]:
+        """Rows from `first` on; picklable, and read where they are iterated."""
+        ...
+
+
+class _Listed:
+    """A manifest."""
+
+    def __init__(self, manifest: str | Path) -> None:
+        whole = read_whole(manifest, trees=True)
+        self.digest = whole.digest
+        self.entries: list[Entry] = [
+            (tree, {key: path for key in MEDIA if (path := getattr(row, key)) is not None})
+            for row, tree in zip(whole.rows, whole.trees, strict=True)
+        ]
+
+    def sizes(self) -> list[int]:
+        return [sum(map(_size, files.values())) for _, files in self.entries]
+
+    def part(self, first: int, count: int) -> list[Entry]:
+        return self.entries[first : first + count]
+
+
+def _size(source: Source | bytes) -> int:
+    if isinstance(source, bytes):
+        return len(source)
+    return size_of(source) if isinstance(source, Path) else source.size
 
 
 def import_manifest(
     manifest: str | Path,
     folder: str | Path,
     cuts: Cuts | None = None,
-    workers: int = 1,
+    workers: Workers | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Imported:
-    """Write the shards of a manifest, or those that an interrupted import left.
+    """Write the shards of a manifest; the arguments and errors are those of `import_corpus`."""
+    return import_corpus(_Listed(manifest), folder, cuts, workers, progress)
+
+
+def import_corpus(
+    corpus: Corpus,
+    folder: str | Path,
+    cuts: Cuts | None = None,
+    workers: Workers | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Imported:
+    """Write the shards of a corpus, or those that an interrupted import left.
 
     Args:
-        manifest: the rows.
-        folder: a new folder, or that of an import of the same manifest.
+        corpus: the rows.
+        folder: a new folder, or that of an import of the same corpus; workers on other machines
+            need it there too, or an address of fsspec.
         cuts: how large shards are.
-        workers: processes, each of which writes whole shards.
+        workers: each writes whole shards; this process if none are given.
         progress: called with the number of rows of each shard that is there.
 
     Raises:
-        DataError: `FILE:LINE: cause`, a row or a file cannot be used.
+        DataError: a file cannot be used.
         StorageError: the folder holds something else, or cannot be written.
     """
-    folder, cuts = Path(folder), cuts or Cuts()
-    rows = read_manifest(manifest)
-    plan = {"source": manifest_digest(manifest), **asdict(cuts)}
-    try:
-        if (done := _finished(folder, plan)) is not None:
-            progress(done.rows)
-            return done
-        _prepare(folder, plan)
-        tasks = list(_tasks(folder, rows, read_trees(manifest), cuts))
-        left = [task for task in tasks if not (folder / PARTS / f"{task.name}.jsonl").exists()]
-        for task in tasks:
-            if task not in left:
-                progress(len(task.rows))
-        for written in _written(left, workers):
-            progress(written)
-        return _finish(folder, plan, tasks)
-    except BrokenProcessPool:
-        raise StorageError("a worker process ended early; fewer need less memory") from None
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    folder, cuts = str(folder), cuts or Cuts()
+    plan = {"source": corpus.digest, **asdict(cuts)}
+    if (done := _finished(folder, plan)) is not None:
+        progress(done.rows)
+        return done
+    _prepare(folder, plan)
+    tasks = list(_tasks(folder, corpus, cuts))
+    left = []
+    for task in tasks:
+        if is_file(task.index):
+            progress(task.rows)
+        else:
+            left.append(task)
+    for written in (workers or Processes()).map(_writer, left):
+        progress(written)
+    return _finish(folder, plan, tasks)
+
+
+def _writer() -> Callable[[ShardTask], int]:
+    return write_shard
 
 
 def read_summary(folder: str | Path) -> Imported:
@@ -146,7 +159,7 @@ def read_summary(folder: str | Path) -> Imported:
     Raises:
         StorageError: it is not there or damaged, so the import was not finished.
     """
-    path = f"{folder}/{SUMMARY}"
+    path = under(folder, SUMMARY)
     try:
         tree = json.loads(read_bytes(path))
         shards = tuple(Shard(**shard) for shard in tree["shards"])
@@ -156,8 +169,8 @@ def read_summary(folder: str | Path) -> Imported:
         raise StorageError(f"{path} is damaged: {error}") from error
 
 
-def _finished(folder: Path, plan: dict[str, Any]) -> Imported | None:
-    if not (folder / SUMMARY).exists():
+def _finished(folder: str, plan: dict[str, Any]) -> Imported | None:
+    if not is_file(under(folder, SUMMARY)):
         return None
     found = read_summary(folder)
     if found.source != plan["source"]:
@@ -165,114 +178,42 @@ def _finished(folder: Path, plan: dict[str, Any]) -> Imported | None:
     return found
 
 
-def _prepare(folder: Path, plan: dict[str, Any]) -> None:
+def _prepare(folder: str, plan: dict[str, Any]) -> None:
     """A folder in which an import can begin or go on."""
-    known = folder / PARTS / "plan.json"
-    if known.exists():
-        if json.loads(known.read_text(encoding="utf-8")) != plan:
+    known = under(folder, PARTS, "plan.json")
+    if is_file(known):
+        if json.loads(read_bytes(known)) != plan:
             raise StorageError(
                 f"{folder} holds an unfinished import of another manifest, or with other sizes of "
                 "shards; remove it or name another folder"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif is_used(folder):
         raise StorageError(f"{folder} is not empty and no import; name another folder")
     else:
-        known.parent.mkdir(parents=True)
-        _write_whole(known, json.dumps(plan).encode())
+        make_folder(under(folder, PARTS))
+        write_whole(known, json.dumps(plan).encode())
 
 
-def _tasks(
-    folder: Path, rows: Sequence[Row], trees: Sequence[dict[str, Any]], cuts: Cuts
-) -> Iterator[_Task]:
-    chosen: list[tuple[dict[str, Any], dict[str, Source]]] = []
-    first, number, size = 0, 0, 0
-    for row, tree in zip(rows, trees, strict=True):
-        files = {key: path for key in MEDIA if (path := getattr(row, key)) is not None}
-        own = sum(p.size if isinstance(p, ShardFile) else p.stat().st_size for p in files.values())
-        if chosen and (len(chosen) == cuts.rows or size + own > cuts.megabytes * 2**20):
-            yield _Task(folder, number, first, chosen)
-            chosen, first, number, size = [], first + len(chosen), number + 1, 0
-        chosen.append((tree, files))
+def _tasks(folder: str, corpus: Corpus, cuts: Cuts) -> Iterator[ShardTask]:
+    first, number, size, sizes = 0, 0, 0, corpus.sizes()
+    for place, own in enumerate(sizes):
+        count = place - first
+        if count and (count == cuts.rows or size + own > cuts.megabytes * 2**20):
+            yield ShardTask(folder, number, first, count, corpus.part(first, count))
+            first, number, size = place, number + 1, 0
         size += own
-    yield _Task(folder, number, first, chosen)
+    count = len(sizes) - first
+    yield ShardTask(folder, number, first, count, corpus.part(first, count))
 
 
-def _written(tasks: Sequence[_Task], workers: int) -> Iterator[int]:
-    if workers <= 1 or len(tasks) <= 1:
-        yield from map(_write, tasks)
-        return
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore)
-    try:
-        yield from pool.map(_write, tasks)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _write(task: _Task) -> int:
-    """Write a shard, then its part of the index, whose first line says what the shard is."""
-    partial = task.folder / PARTS / task.name
-    lines = []
-    with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
-        for place, (tree, files) in enumerate(task.rows, start=task.first):
-            lines.append(_add(tar, f"{place:09d}", task.name, tree, files))
-        tar.close()
-        file.flush()
-        os.fsync(file.fileno())
-    with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    shard = Shard(task.name, len(lines), partial.stat().st_size, digest)
-    os.replace(partial, task.folder / task.name)
-    told = (asdict(shard), *lines)
-    index = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in told)
-    _write_whole(task.folder / PARTS / f"{task.name}.jsonl", index.encode())
-    return len(lines)
-
-
-def _add(
-    tar: tarfile.TarFile, key: str, shard: str, tree: dict[str, Any], files: dict[str, Source]
-) -> dict[str, Any]:
-    """Add a sample to a shard; its row of the index."""
-    row = dict(tree)
-    told = {name: value for name, value in tree.items() if name not in MEDIA}
-    _add_file(tar, f"{key}.json", json.dumps(told, ensure_ascii=False).encode())
-    for name, source in files.items():
-        try:
-            content = source.read() if isinstance(source, ShardFile) else source.read_bytes()
-        except OSError as error:
-            raise DataError(f"{source} cannot be read: {error.strerror}") from error
-        between = QUESTION if name == "question_speech" else ""
-        offset = _add_file(tar, f"{key}.{between}{_extension(content)}", content)
-        digest = hashlib.sha256(content).hexdigest()
-        row[name] = {"shard": shard, "offset": offset, "size": len(content), "sha256": digest}
-    return row
-
-
-def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Add a member that says nothing of its time and owner; where its bytes begin."""
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-    return tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-
-
-def _extension(content: bytes) -> str:
-    for magic, place, extension in KINDS:
-        if content[place : place + len(magic)] == magic:
-            return extension
-    return "mp3"
-
-
-def _finish(folder: Path, plan: dict[str, Any], tasks: Sequence[_Task]) -> Imported:
+def _finish(folder: str, plan: dict[str, Any], tasks: Sequence[ShardTask]) -> Imported:
     """Join the parts of the index, and say what there is."""
     joined, shards = hashlib.sha256(), []
     seen: dict[str, str] = {}
     copies: list[tuple[str, str]] = []
-    rows = 0
-    with (folder / PARTS / INDEX).open("wb") as index:
+    with replacing(under(folder, INDEX), under(folder, PARTS)) as index:
         for task in tasks:
-            first_line, part = (folder / PARTS / f"{task.name}.jsonl").read_bytes().split(b"\n", 1)
+            first_line, part = read_bytes(task.index).split(b"\n", 1)
             shards.append(Shard(**json.loads(first_line)))
             index.write(part)
             joined.update(part)
@@ -281,16 +222,13 @@ def _finish(folder: Path, plan: dict[str, Any], tasks: Sequence[_Task]) -> Impor
                 first = seen.setdefault(_content(row), row["id"])
                 if first != row["id"]:
                     copies.append((row["id"], first))
-            rows += len(task.rows)
-        index.flush()
-        os.fsync(index.fileno())
-    os.replace(folder / PARTS / INDEX, folder / INDEX)
     if copies:
         told = "".join(json.dumps({"id": a, "same_as": b}) + "\n" for a, b in copies)
-        _write_whole(folder / "duplicates.jsonl", told.encode())
+        write_whole(under(folder, "duplicates.jsonl"), told.encode())
+    rows = sum(task.rows for task in tasks)
     done = Imported(rows, plan["source"], joined.hexdigest(), len(copies), tuple(shards))
-    _write_whole(folder / SUMMARY, (json.dumps(asdict(done), indent=1) + "\n").encode())
-    shutil.rmtree(folder / PARTS)
+    write_whole(under(folder, SUMMARY), (json.dumps(asdict(done), indent=1) + "\n").encode())
+    remove_tree(under(folder, PARTS))
     return done
 
 
@@ -301,12 +239,3 @@ def _content(row: dict[str, Any]) -> str:
         if key in told:
             told[key] = told[key]["sha256"]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trimodal.data.manifest import MEDIA, Row, moved, read_manifest, read_trees
+from trimodal.data.manifest import moved, read_whole
+from trimodal.data.row import MEDIA, Row
 from trimodal.errors import ConfigError, StorageError
-from trimodal.storage import resolved
+from trimodal.storage import is_file, make_folder, resolved, under, write_whole
 from trimodal.streams import digest
 
 APART = ("speaker", "group", "label")
@@ -35,7 +36,8 @@ def split_manifest(
         StorageError: a manifest cannot be written, or is there already.
     """
     _check(shares, apart)
-    rows, trees = read_manifest(manifest), read_trees(manifest)
+    whole = read_whole(manifest, trees=True)
+    rows, trees = whole.rows, whole.trees
     chosen = _assign(rows, _components(rows, apart), shares, seed)
     for name in shares:
         if name not in chosen:
@@ -43,19 +45,17 @@ def split_manifest(
                 f"no rows are left for {name}: those that share {', '.join(apart)} or a file are "
                 "together more than its share"
             )
-    folder, sizes = Path(folder), {}
-    for name in ("train", *shares):
-        path = folder / f"{name}.jsonl"
-        if path.exists():
+    places = {name: under(folder, f"{name}.jsonl") for name in ("train", *shares)}
+    for path in places.values():
+        if is_file(path):
             raise StorageError(f"{path} is there already")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("train", *shares):
-            lines = [_line(rows[i], trees[i], folder) for i in sorted(chosen.get(name, []))]
-            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-            sizes[name] = len(lines)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+    make_folder(folder)
+    sizes = {}
+    for name, path in places.items():
+        kept = [moved(rows[i], trees[i], folder) for i in sorted(chosen.get(name, []))]
+        lines = [json.dumps(tree, ensure_ascii=False) + "\n" for tree in kept]
+        write_whole(path, "".join(lines).encode())
+        sizes[name] = len(lines)
     return sizes
 
 
@@ -104,10 +104,3 @@ def _assign(
         if fits:
             room[name] -= len(together)
     return chosen
-
-
-def _line(row: Row, tree: dict[str, object], folder: Path) -> str:
-    for key in MEDIA:
-        if (source := getattr(row, key)) is not None:
-            tree[key] = moved(source, tree[key], folder)
-    return json.dumps(tree, ensure_ascii=False) + "\n"

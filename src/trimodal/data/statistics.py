@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.errors import DataError
 from trimodal.storage import ShardFile, Source
 

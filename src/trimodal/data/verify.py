@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trimodal.data.manifest import INDEX, MEDIA
+from trimodal.data.manifest import INDEX
+from trimodal.data.row import MEDIA
 from trimodal.data.shards import Imported, Shard, read_summary
 from trimodal.errors import DataError, StorageError
 from trimodal.storage import ShardFile, beside, open_binary, read_bytes

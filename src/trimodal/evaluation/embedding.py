@@ -3,8 +3,9 @@
 vectors = embed_rows(model, read_manifest("test.jsonl"))["image"]
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,7 @@ from trimodal.data import Row
 from trimodal.errors import DataError, NumericError, StorageError
 from trimodal.evaluation.progress import Progress
 from trimodal.processors import TrimodalProcessor
+from trimodal.workers import Workers
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 TOKEN_BUDGET = 16_384
 BUDGETS_A_CHUNK = 4
 """Token budgets whose media are in memory at once: enough for the packer to choose from."""
+ROWS = 1024
+"""Of a part that one worker does."""
 SINGLES = ("image", "text", "speech")
 NAMES = (*SINGLES, "fused")
 PAIRS = {"image+text": "speech", "image+speech": "text", "speech+text": "image"}
@@ -178,29 +182,87 @@ def embed_rows(
         DataError: `FILE:LINE: cause`, a medium cannot be used.
         NumericError: the model gives numbers that are not finite.
     """
-    processor = processor_of(model)
     wanted = _wanted(rows, variants)
-    dim = model.architecture.embedding_dim
-    vectors = {name: np.full((len(rows), dim), np.nan, dtype=np.float32) for name in wanted}
-    done = 0
     with Progress(len(rows), "embedded", shown=progress) as bar:
-        for samples in sample_chunks(processor, rows, token_budget):
+        step = _Embedding(lambda: model, list(wanted), token_budget, bar.advance)
+        return _joined(rows, map(step, _parts_of(rows)), wanted)
+
+
+def embed_with(
+    workers: Workers,
+    make: Callable[[], Embedder],
+    rows: Sequence[Row],
+    *,
+    variants: bool = False,
+    token_budget: int = TOKEN_BUDGET,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """As `embed_rows`, by workers, each of which makes a model of its own.
+
+    Raises:
+        DataError: `FILE:LINE: cause`, a medium cannot be used.
+        NumericError: the model gives numbers that are not finite.
+    """
+    wanted = _wanted(rows, variants)
+    step = partial(_Embedding, make, list(wanted), token_budget)
+    with Progress(len(rows), "embedded", shown=progress) as bar:
+
+        def counted() -> Iterator[dict[str, np.ndarray]]:
+            for part in workers.map(step, _parts_of(rows), gpu=True):
+                bar.advance(len(part["fused"]))
+                yield part
+
+        return _joined(rows, counted(), wanted)
+
+
+def _parts_of(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Where they are cut decides what is packed together, so it depends on nothing else."""
+    return [rows[first : first + ROWS] for first in range(0, max(1, len(rows)), ROWS)]
+
+
+def _joined(
+    rows: Sequence[Row], parts: Iterable[dict[str, np.ndarray]], wanted: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    done = list(parts)
+    vectors = {name: np.concatenate([part[name] for part in done]) for name in wanted}
+    _check(rows, vectors, wanted)
+    return vectors
+
+
+class _Embedding:
+    """Rows to vectors (N, E) by name."""
+
+    def __init__(
+        self,
+        make: Callable[[], Embedder],
+        names: Sequence[str],
+        token_budget: int,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.model = make()
+        self.processor = processor_of(self.model)
+        self.names, self.token_budget, self.progress = names, token_budget, progress
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        dim, done = self.model.architecture.embedding_dim, 0
+        vectors = {name: np.full((len(rows), dim), np.nan, dtype=np.float32) for name in self.names}
+        for samples in sample_chunks(self.processor, rows, self.token_budget):
             here = slice(done, done + len(samples))
-            for name, part_NE in model.embed_samples(samples, token_budget).items():
+            for name, part_NE in self.model.embed_samples(samples, self.token_budget).items():
                 vectors[name][here] = part_NE
             parts = [
                 (name, done + i, part)
                 for i, sample in enumerate(samples)
-                for name, part in _parts(processor, rows[done + i], sample, wanted)
+                for name, part in _parts(self.processor, rows[done + i], sample, self.names)
             ]
             if parts:
-                fused = model.embed_samples([part for *_, part in parts], token_budget)["fused"]
+                made = [part for *_, part in parts]
+                fused = self.model.embed_samples(made, self.token_budget)["fused"]
                 for (name, i, _), vector in zip(parts, fused, strict=True):
                     vectors[name][i] = vector
             done += len(samples)
-            bar.advance(len(samples))
-    _check(rows, vectors, wanted)
-    return vectors
+            self.progress(len(samples))
+        return vectors
 
 
 def _wanted(rows: Sequence[Row], variants: bool) -> dict[str, np.ndarray]:
@@ -219,7 +281,7 @@ def _wanted(rows: Sequence[Row], variants: bool) -> dict[str, np.ndarray]:
 
 
 def _parts(
-    processor: TrimodalProcessor, row: Row, sample: Sample, names: Mapping[str, np.ndarray]
+    processor: TrimodalProcessor, row: Row, sample: Sample, names: Collection[str]
 ) -> Iterator[tuple[str, Sample]]:
     """The variants of one row, as samples of their own."""
     for pair in PAIRS:

@@ -14,7 +14,7 @@ import soundfile
 from PIL import Image
 
 from trimodal.data import Row
-from trimodal.data.manifest import CONTROL, language_of
+from trimodal.data.row import CONTROL, language_of
 from trimodal.evaluation.embedding import PAIRS, SINGLES, present
 from trimodal.evaluation.retrieval import nearest
 from trimodal.processors import TrimodalProcessor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimodal.batch import Modality
 from trimodal.data import Row
-from trimodal.data.manifest import language_of
+from trimodal.data.row import language_of
 from trimodal.evaluation.directions import Direction, directions_of, fits
 from trimodal.evaluation.embedding import TOKEN_BUDGET, processor_of
 from trimodal.evaluation.examples import Album, Card, choose

@@ -15,7 +15,7 @@ import numpy as np
 
 from trimodal.config import SpeechInputConfig
 from trimodal.data import Row
-from trimodal.data.manifest import language_of
+from trimodal.data.row import language_of
 from trimodal.errors import DataError
 from trimodal.evaluation.captions import cider
 from trimodal.evaluation.copies import Copies, file_of, path_of

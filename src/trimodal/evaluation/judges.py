@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data.manifest import manifest_digest
 from trimodal.errors import ConfigError, DataError, StorageError
-from trimodal.evaluation.output import write_json, write_whole
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.schema import Bounds, parse, to_dict
-from trimodal.storage import Source
+from trimodal.storage import Source, write_json, write_whole
 from trimodal.weights import check_weights, read_weights
 
 KIND = "judges"

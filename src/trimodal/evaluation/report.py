@@ -22,10 +22,10 @@ from trimodal.evaluation.examples import MOST_SECONDS, find_examples
 from trimodal.evaluation.gallery import make_examples
 from trimodal.evaluation.generation_grid import answers, grid, table
 from trimodal.evaluation.judges import JudgesConfig, read_judges_config
-from trimodal.evaluation.output import check_writable, write_json, write_whole
 from trimodal.evaluation.run import Run, Series, read_metrics, read_results, read_run
 from trimodal.evaluation.subgroups import dependence
 from trimodal.schema import to_dict
+from trimodal.storage import are_same, check_writable, write_json, write_whole
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
@@ -98,7 +98,7 @@ def write_report(
     run = read_run(Path(run_dir))
     page = run.folder / "report.html"
     check_writable(page)
-    manifest = run.manifest(Path(data) if data else None)
+    manifest = run.manifest(data)
     rows = read_manifest(manifest)
     model = load_model(run.folder / "model")
     results = _results(run, model, manifest, judges, progress)
@@ -144,7 +144,7 @@ def _drawing_modules() -> dict[str, Any]:
 def _results(
     run: Run,
     model: "TrimodalModel",
-    manifest: Path,
+    manifest: str,
     judges: str | Path | None,
     progress: bool,
 ) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def _results(
     return fresh
 
 
-def _are_of(results: Mapping[str, Any], manifest: Path) -> bool:
-    return Path(results["manifest"]).resolve() == manifest.resolve()
+def _are_of(results: Mapping[str, Any], manifest: str) -> bool:
+    return are_same(results["manifest"], manifest)
 
 
 def _are_judged_by(results: Mapping[str, Any], judges: JudgesConfig | None) -> bool:

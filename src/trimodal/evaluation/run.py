@@ -53,7 +53,7 @@ class Run:
         series = self.series.get(name)
         return None if series is None else float(series.values.sum())
 
-    def manifest(self, given: Path | None) -> Path:
+    def manifest(self, given: str | Path | None) -> str:
         """What to measure on: `given`, else the run's test data, else its validation data.
 
         Raises:
@@ -66,7 +66,7 @@ class Run:
                 f"{self.folder}/config.yaml names neither data.test nor data.validation; "
                 "give --data"
             )
-        return Path(named)
+        return str(named)
 
 
 def read_run(folder: Path) -> Run:

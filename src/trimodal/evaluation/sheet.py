@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from trimodal.evaluation.output import write_whole
+from trimodal.storage import write_whole
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trimodal.data import Row
-from trimodal.data.manifest import SURROGATE
+from trimodal.data.row import SURROGATE
 from trimodal.errors import ConfigError
 from trimodal.evaluation.table import grid, percent
 

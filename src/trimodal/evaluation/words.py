@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from trimodal.data.manifest import IDEOGRAPH
+from trimodal.data.row import IDEOGRAPH
 
 Unit = Literal["words", "characters"]
 References = Sequence[str | Sequence[str]]

@@ -14,7 +14,7 @@ import numpy as np
 
 from trimodal.data import Row
 from trimodal.data.manifest import manifest_of
-from trimodal.errors import DataError
+from trimodal.errors import DataError, StorageError
 from trimodal.evaluation.classification import classification_scores
 from trimodal.evaluation.embedding import (
     TOKEN_BUDGET,
@@ -25,6 +25,7 @@ from trimodal.evaluation.embedding import (
 )
 from trimodal.evaluation.retrieval import TIE
 from trimodal.models import cut
+from trimodal.storage import beside, is_file, read_bytes
 
 FILE = "prompts.json"
 FROM_ROWS = "the manifest's texts"
@@ -59,26 +60,26 @@ def find_prompts(path: str | Path | None, manifest: str | Path, rows: Sequence[R
         DataError: the file is not `{"label": {"en": ["text", ...], ...}, ...}`, or a row has a
             label that is not in it.
     """
-    beside = Path(manifest_of(manifest)).parent / FILE
-    if path is None and not beside.is_file():
+    found = beside(manifest_of(manifest), FILE)
+    if path is None and not is_file(found):
         return Prompts(FROM_ROWS, _texts_of(rows))
-    prompts = read_prompts(beside if path is None else Path(path))
+    prompts = read_prompts(found if path is None else path)
     for row in rows:
         if row.label is not None and row.label not in prompts.texts:
             raise DataError(f"{row.where}: label {row.label!r} has no prompts in {prompts.source}")
     return prompts
 
 
-def read_prompts(path: Path) -> Prompts:
+def read_prompts(path: str | Path) -> Prompts:
     """Read a file of prompts.
 
     Raises:
         DataError: as `find_prompts`.
     """
     try:
-        tree = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"prompts {path} cannot be read: {error.strerror}") from error
+        tree = json.loads(read_bytes(path))
+    except StorageError as error:
+        raise DataError(f"prompts {error}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"prompts {path}: not JSON: {error}") from error
     if not isinstance(tree, dict) or not tree:

@@ -158,7 +158,9 @@ class VisionProcessor:
         if image.has_transparency_data:  # the colours under a transparent pixel are arbitrary
             ground = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(ground, image.convert("RGBA"))
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        pixels_HWC = torch.from_numpy(np.asarray(image))  # of bytes that must not be written to
+        return pixels_HWC.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
 
     def medium(self, image: Tensor) -> Medium:
         """Cut a (3, H, W) uint8 picture into patches of values in [-1, 1].

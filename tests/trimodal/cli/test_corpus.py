@@ -95,5 +95,24 @@ def test_statistics_are_said_and_written(
 def test_numbers_that_cannot_be_are_refused(
     tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "import", str(manifest), str(tmp_path / "s"), "--rows", "0"]) == 64
-    assert "--rows must be at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "import", str(manifest), str(tmp_path / "s"), "--rows", "0"])
+    assert ended.value.code == 2
+    assert "--rows: 0 is not at least 1" in capsys.readouterr().err
+    arguments = [str(manifest), str(tmp_path / "s"), "--columns", "image=img"]
+    assert main(["data", "import", *arguments]) == 64
+    assert "m.jsonl is no dataset" in capsys.readouterr().err.replace(manifest.name, "m.jsonl")
+
+
+def test_a_dataset_becomes_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from datasets import Dataset
+
+    columns = {"sentence": ["one", "two"], "stamp": [b"a", b"b"]}
+    Dataset.from_dict(columns).to_parquet(tmp_path / "t.parquet")
+    arguments = ["data", "import", str(tmp_path / "t.parquet"), str(tmp_path / "s")]
+    assert main([*arguments, "--columns", "text=sentence", "--workers", "1"]) == 0
+    assert "not imported, for JSON cannot hold them: stamp" in capsys.readouterr().out
+    assert [row.texts["en"] for row in read_manifest(tmp_path / "s")] == ["one", "two"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--columns", "text"])
+    assert "'text' is not KEY=COLUMN" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 
 from trimodal.batch import Modality
 from trimodal.data.kin import Kin
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 
 V, T, S = Modality
 

@@ -3,14 +3,17 @@ import os
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trimodal.data import manifest, read_manifest, read_manifests
-from trimodal.data.manifest import Row, language_of, scan_manifest
+from trimodal.data.manifest import manifest_digest, moved, read_whole, scan_manifest
+from trimodal.data.row import Row
 from trimodal.errors import DataError
+from trimodal.storage import ShardFile
 
 
 @pytest.fixture
@@ -79,12 +82,6 @@ def test_reads_every_key(folder: Path) -> None:
 def test_texts_by_language(tmp_path: Path, row: dict[str, str], texts: dict[str, str]) -> None:
     [read] = read_manifest(write(tmp_path, {"id": "a", **row}))
     assert list(read.texts.items()) == list(texts.items())
-
-
-def test_language_of_rare_ideographs() -> None:
-    assert [language_of(text) for text in ("seven", "Ünïcode, あ", "〇", "㐀", "𠀀", "a七")] == [
-        *("en", "en", "zh", "zh", "zh", "zh")
-    ]
 
 
 def test_blank_lines_bom_crlf_and_nulls(tmp_path: Path) -> None:
@@ -236,15 +233,6 @@ def test_scanning_lists_every_problem_of_every_row(folder: Path) -> None:
     assert [row is None for row, _ in found] == [False, True, False]
 
 
-def test_keys_tell_which_rows_belong_together() -> None:
-    full = Row(id="7", group="7", label="7")
-    grouped = Row(id="8", group="7")
-    bare = Row(id="7")
-    assert [full.key(p) for p in ("sample", "group", "label")] == ["id:7", "group:7", "label:7"]
-    assert [grouped.key(p) for p in ("sample", "group", "label")] == ["id:8", "group:7", "group:7"]
-    assert {bare.key(p) for p in ("sample", "group", "label")} == {"id:7"}
-
-
 def test_reading_manifests_loads_nothing_heavy() -> None:
     code = (
         "import sys, trimodal.data; "
@@ -255,3 +243,31 @@ def test_reading_manifests_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_manifest_is_read_once_with_what_it_is(folder: Path) -> None:
+    rows = [{"id": "a", "image": "a.png", "kind": 1}, {"id": "b", "text": "x"}]
+    path = write(folder, *rows)
+    whole = read_whole(path, trees=True)
+    assert [row.id for row in whole.rows] == ["a", "b"]
+    assert whole.trees == rows
+    assert whole.digest == manifest_digest(path) == sha256(path.read_bytes()).hexdigest()
+    assert read_whole(path).trees == []
+    bad = write(folder, rows[0], {"id": "b"}, name="bad.jsonl")
+    kept = read_whole(bad, tolerant=True).rows[1]
+    assert (kept.id, kept.fault) == ("b", f"{bad}:2: has neither image nor text nor speech")
+
+
+def test_paths_lead_from_another_folder(folder: Path) -> None:
+    tree = {"id": "a", "image": "a.png", "speech": {"shard": "s.tar", "offset": 0}}
+    speech = ShardFile(str(folder / "s.tar"), 0, 1, "0" * 64)
+    row = Row(id="a", image=folder / "a.png", speech=speech)
+    seen = moved(row, tree, folder / "other")
+    assert seen == {"id": "a", "image": "../a.png", "speech": {"shard": "../s.tar", "offset": 0}}
+    assert tree["image"] == "a.png"
+    far = Row(id="a", speech=ShardFile("s3://b/c/s.tar", 0, 1, "0" * 64))
+    named = moved(far, {"speech": {"offset": 0}}, "s3://b/d")
+    assert named == {"speech": {"shard": "../c/s.tar", "offset": 0}}
+    for place in (folder, "s3://other/d"):
+        with pytest.raises(DataError, match=r"s3://b/c/s\.tar has no path from .*; import it into"):
+            moved(far, {"speech": {"offset": 0}}, place)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from trimodal.data import read_manifest
-from trimodal.data.manifest import Row
+from trimodal.data import read_manifest, shards
+from trimodal.data.row import Row
+from trimodal.data.shard import ShardTask, write_shard
 from trimodal.data.shards import Cuts, import_manifest, read_summary
 from trimodal.errors import StorageError
 from trimodal.storage import ShardFile
 from trimodal.testing import write_tiny_manifest
+from trimodal.workers import Processes
 
 CUTS = Cuts(rows=7)
 
@@ -85,7 +87,7 @@ def test_each_sample_has_a_key_and_its_files_beside_each_other(
 
 def test_the_bytes_depend_on_the_manifest_alone(tmp_path: Path, manifest: Path) -> None:
     import_manifest(manifest, tmp_path / "one", CUTS)
-    import_manifest(manifest, tmp_path / "two", CUTS, workers=2)
+    import_manifest(manifest, tmp_path / "two", CUTS, workers=Processes(2))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -106,14 +108,12 @@ def test_an_interrupted_import_goes_on(
         read_summary(tmp_path / "cut")
     (tmp_path / "cut" / ".import" / "shard-00002.tar").write_bytes(b"half")
     written: list[str] = []
-    replace = Path.open
 
-    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.suffix == ".tar" and arguments == ("wb",):
-            written.append(path.name)
-        return replace(path, *arguments, **options)
+    def noted(task: ShardTask) -> int:
+        written.append(task.name)
+        return write_shard(task)
 
-    monkeypatch.setattr(Path, "open", noted)
+    monkeypatch.setattr(shards, "write_shard", noted)
     counted = []
     import_manifest(manifest, tmp_path / "cut", CUTS, progress=counted.append)
     assert counted == [7, 7, 7, 3]

@@ -29,7 +29,7 @@ def test_the_stored_codes_are_those_that_are_computed(
 ) -> None:
     source = write_tiny_manifest(tmp_path / "a", rows=8)
     out = tmp_path / "b" / "coded.jsonl"
-    assert tokenize_manifest(source, out, processor) == 8
+    assert tokenize_manifest(source, out, lambda: processor) == 8
     assert processor.codes is not None
     for before, row in zip(read_manifest(source), read_manifest(out), strict=True):
         assert (row.id, row.texts, row.data_names) == (before.id, before.texts, before.data_names)
@@ -63,7 +63,7 @@ def test_codes_that_do_not_fit_are_refused(
     tmp_path: Path, processor: TrimodalProcessor, key: str, value: object, cause: str
 ) -> None:
     out = tmp_path / "coded.jsonl"
-    tokenize_manifest(write_tiny_manifest(tmp_path, rows=2), out, processor)
+    tokenize_manifest(write_tiny_manifest(tmp_path, rows=2), out, lambda: processor)
     change(out, key, value)
     assert processor.codes is not None
     with pytest.raises(DataError, match=rf"coded\.jsonl:1: {cause}"):
@@ -77,14 +77,14 @@ def test_a_medium_that_cannot_be_read_is_named_and_nothing_is_left(
     (tmp_path / "train-1.png").write_bytes(b"no picture")
     out = tmp_path / "coded.jsonl"
     with pytest.raises(DataError, match=r"train\.jsonl:2: image is not a PNG"):
-        tokenize_manifest(source, out, processor)
+        tokenize_manifest(source, out, lambda: processor)
     assert not out.exists()
 
 
 def test_without_tokenizers_nothing_is_written(tmp_path: Path) -> None:
     bare = TrimodalProcessor(tiny_model_config(), tiny_tokenizer())
     with pytest.raises(ConfigError, match=r"data\.tokenizers"):
-        tokenize_manifest(write_tiny_manifest(tmp_path, rows=2), tmp_path / "x.jsonl", bare)
+        tokenize_manifest(write_tiny_manifest(tmp_path, rows=2), tmp_path / "x.jsonl", lambda: bare)
 
 
 def test_a_place_that_cannot_be_written_is_named(
@@ -93,4 +93,4 @@ def test_a_place_that_cannot_be_written_is_named(
     source = write_tiny_manifest(tmp_path, rows=2)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
-        tokenize_manifest(source, tmp_path / "file" / "x.jsonl", processor)
+        tokenize_manifest(source, tmp_path / "file" / "x.jsonl", lambda: processor)

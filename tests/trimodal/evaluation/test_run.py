@@ -42,10 +42,12 @@ def test_a_damaged_line_is_named(run_dir: Path, line: str) -> None:
 def test_the_manifest_is_the_given_one_else_test_else_validation(run_dir: Path) -> None:
     run = read_run(run_dir)
     path = run_dir / "config.yaml"
-    assert run.manifest(Path("given.jsonl")) == Path("given.jsonl")
-    assert run.manifest(None) == Path(str(run.config.data.test))
+    assert run.manifest(Path("given.jsonl")) == "given.jsonl"
+    assert run.manifest(None) == run.config.data.test
+    remote = load_config(path, ["data.test=s3://bucket/test"])
+    assert Run(run_dir, remote, {}).manifest(None) == "s3://bucket/test"
     validation = load_config(path, ["data.test=null", "data.validation=v.jsonl"])
-    assert Run(run_dir, validation, {}).manifest(None) == Path("v.jsonl")
+    assert Run(run_dir, validation, {}).manifest(None) == "v.jsonl"
     with pytest.raises(ConfigError, match=r"neither data.test nor data.validation; give --data"):
         Run(run_dir, load_config(path, ["data.test=null"]), {}).manifest(None)
     assert Run(run_dir, validation, {}).steps == 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trimodal.config import VisionInputConfig
 from trimodal.data import read_manifests
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.errors import ConfigError
 from trimodal.evaluation.cepstral import waveform_distortion
 from trimodal.evaluation.judges import Judged, Judges, load_judges

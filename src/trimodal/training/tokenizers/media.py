@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.errors import DataError
 from trimodal.storage import Source, resolved
 from trimodal.streams import permutation

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from trimodal.config import SpeechAugmentConfig
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.processors import SpeechProcessor
 from trimodal.processors.augmentation import augment_speech
 from trimodal.storage import Source

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.processors import VisionProcessor
 from trimodal.processors.augmentation import augment_image
 from trimodal.processors.vision import unpatched

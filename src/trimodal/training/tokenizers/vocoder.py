@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from trimodal.data.manifest import Row
+from trimodal.data.row import Row
 from trimodal.errors import ConfigError
 from trimodal.processors import SpeechProcessor
 from trimodal.schema import to_dict
