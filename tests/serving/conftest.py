@@ -149,8 +149,10 @@ def serve() -> Callable[..., "Server"]:
 class Server:
     """A model behind a real socket, in a thread of this process."""
 
-    def __init__(self, engine: Engine, max_body_bytes: int = 1 << 20) -> None:
-        self._server = http_server(create_app(engine, "tiny", max_body_bytes))
+    def __init__(
+        self, engine: Engine, max_body_bytes: int = 1 << 20, indexes: Path | None = None
+    ) -> None:
+        self._server = http_server(create_app(engine, "tiny", max_body_bytes, None, indexes))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
@@ -181,7 +183,8 @@ def sdk(base_url: str) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="session")
-def base_url(model: TrimodalModel) -> Iterator[str]:
+def base_url(model: TrimodalModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that is shared by tests which leave it healthy."""
-    with Server(Engine(lambda: model)) as server:
+    indexes = tmp_path_factory.mktemp("indexes")
+    with Server(Engine(lambda: model), indexes=indexes) as server:
         yield server.wait_until_ready().url
