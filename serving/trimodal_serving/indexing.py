@@ -88,7 +88,13 @@ async def listed(call: Call) -> Reply:
         ServingError: there are none in this server.
     """
     indexes = stored(call)
-    data = [await described(name, await indexes.get(name)) for name in await indexes.names()]
+    data = []
+    for name in await indexes.names():
+        try:
+            data.append(await described(name, await indexes.get(name)))
+        except ServingError as error:
+            if error.status not in (404, 409):  # just deleted, or a table of another program
+                raise
     return rendered({"object": "list", "data": data})
 
 

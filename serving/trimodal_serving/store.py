@@ -129,8 +129,8 @@ class Indexes:
 
     async def names(self) -> list[str]:
         """Of all indexes, in order."""
-        names = await self._connection.table_names(limit=MOST_INDEXES)
-        return [name for name in names if _NAME.fullmatch(name)]
+        tables = (await self._connection.list_tables(limit=MOST_INDEXES)).tables
+        return sorted(name for name in tables if _NAME.fullmatch(name))
 
     async def create(self, name: str, description: Description) -> "Index":
         """Make an empty index.
