@@ -8,40 +8,30 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from trimodal_serving import chat, pictures, speech, transcription
-from trimodal_serving.engine import Embedding, Engine
+from trimodal_serving.calls import Call
+from trimodal_serving.engine import Engine
 from trimodal_serving.errors import (
     ServingError,
     client_closed,
     internal,
     model_not_found,
-    nonfinite,
 )
-from trimodal_serving.fields import check_json
 from trimodal_serving.guard import Guard
-from trimodal_serving.inputs import Input
-from trimodal_serving.protocol import parse_request, render_answer
-from trimodal_serving.replies import Answer, event
+from trimodal_serving.replies import event
+from trimodal_serving.routes import ROUTES, Route
+from trimodal_serving.store import Indexes
 
 EMBEDDING = ("embed.text", "embed.image", "embed.audio")
 GENERATION = {"text": ("chat", "transcribe"), "image": ("image",), "speech": ("speech",)}
 """What a model that learnt to generate one of these can do besides."""
-ANSWERS: dict[str, Answer] = {
-    "/v1/chat/completions": chat.answer,
-    "/v1/audio/transcriptions": transcription.transcribe,
-    "/v1/audio/translations": transcription.translate,
-    "/v1/audio/speech": speech.answer,
-    "/v1/images/generations": pictures.answer,
-}
-"""Where media are generated."""
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -58,6 +48,7 @@ def create_app(
     name: str,
     max_body_bytes: int,
     on_started: Callable[[asyncio.Task[None]], None] | None = None,
+    indexes: Path | None = None,
 ) -> Guard:
     """The server as an ASGI app; it answers while the model is still being loaded.
 
@@ -66,11 +57,18 @@ def create_app(
         name: what clients call the model.
         max_body_bytes: of a request.
         on_started: called when loading has ended, well or not.
+        indexes: the folder of the indexes; None keeps none.
     """
+    opened: list[Indexes] = []
+
+    async def start() -> None:
+        if indexes is not None:
+            opened.append(await Indexes.open(indexes))
+        await engine.start()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(engine.start())
+        starting = asyncio.create_task(start())
         if on_started is not None:
             starting.add_done_callback(on_started)
         yield
@@ -84,10 +82,8 @@ def create_app(
         app.add_exception_handler(kind, _answer)
     _add_health(app, engine)
     _add_models(app, engine, name)
-    _add_embeddings(app, engine, name)
-    for path, answer in ANSWERS.items():
-        _add_answer(app, engine, name, path, answer)
-    _add_voices(app)
+    for route in ROUTES:
+        _add_route(app, engine, name, route, opened)
     return Guard(app, max_body_bytes)
 
 
@@ -142,35 +138,30 @@ def _add_models(app: FastAPI, engine: Engine, name: str) -> None:
         return card()
 
 
-def _add_embeddings(app: FastAPI, engine: Engine, name: str) -> None:
-    @app.post("/v1/embeddings")
-    async def embeddings(request: Request) -> Response:
-        dimensions = engine.dimensions
-        check_json(request.headers.get("content-type", ""))
-        # parsing and rendering of large requests would hold up every other one
-        parsed = await asyncio.to_thread(parse_request, await request.body(), name, dimensions)
-        embedded = await _unless_gone(request, engine.embed(parsed.inputs))
-        vectors = _cut(embedded, parsed.inputs, parsed.dimensions)
-        tokens = [embedding.tokens for embedding in embedded]
-        body = await asyncio.to_thread(render_answer, parsed, name, vectors, tokens)
-        return Response(body, media_type="application/json")
-
-
 def _capabilities(generates: Sequence[str]) -> list[str]:
     return [*EMBEDDING, *(word for kind in generates for word in GENERATION[kind])]
 
 
-def _add_answer(app: FastAPI, engine: Engine, name: str, path: str, answer: Answer) -> None:
-    @app.post(path)
+def _add_route(
+    app: FastAPI, engine: Engine, name: str, route: Route, opened: Sequence[Indexes]
+) -> None:
+    @app.api_route(route.path, methods=[route.method])
     async def endpoint(request: Request) -> Response:
-        kind = request.headers.get("content-type", "")
-        work = answer(engine, name, kind, await request.body())
-        reply = await _unless_gone(request, work)
+        call = Call(
+            engine,
+            name,
+            await request.body(),
+            request.headers,
+            request.path_params,
+            opened[0] if opened else None,
+        )
+        reply = await _unless_gone(request, route.handler(call))
+        headers = {"content-type": reply.media_type, **reply.headers}
         if isinstance(reply.body, bytes):
-            return Response(reply.body, headers={"content-type": reply.media_type})
+            return Response(reply.body, reply.status, headers)
         # ends what it sends when the client goes away, and with it what is generated
         body = _to_the_end(reply.body, request.scope["request_id"])
-        return StreamingResponse(body, headers={"content-type": reply.media_type})
+        return StreamingResponse(body, reply.status, headers)
 
 
 async def _to_the_end(body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
@@ -182,22 +173,6 @@ async def _to_the_end(body: AsyncIterator[bytes], request_id: str) -> AsyncItera
         if error.status == 500:
             logger.error("request %s failed", request_id, exc_info=error)
         yield event(error.envelope())
-
-
-def _add_voices(app: FastAPI) -> None:
-    @app.get("/v1/audio/voices")
-    async def voices() -> dict[str, Any]:
-        return speech.VOICES
-
-
-def _cut(embedded: list[Embedding], inputs: Sequence[Input], dimensions: int) -> np.ndarray:
-    from trimodal.models import cut  # slow to import, but the model has done so by now
-
-    vectors = cut(np.stack([embedding.vector for embedding in embedded]), dimensions)
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if broken.size:
-        raise nonfinite(inputs[int(broken[0])].where)
-    return vectors
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -37,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--token-budget", type=int, default=16_384, help="tokens computed at once (%(default)s)"
     )
     parser.add_argument(
+        "--indexes", metavar="DIR", help="keep indexes of vectors for /v1/search in this folder"
+    )
+    parser.add_argument(
         "--max-body-mb", type=int, default=32, help="MiB of a request's body (%(default)s)"
     )
 
@@ -123,7 +126,8 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     engine = Engine(lambda: _load(options.model, options.device), options.token_budget)
-    app = create_app(engine, name, options.max_body_mb * 1024**2, on_started)
+    indexes = Path(options.indexes) if options.indexes else None
+    app = create_app(engine, name, options.max_body_mb * 1024**2, on_started, indexes)
     server = http_server(app)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn stops cleanly and then raises the signal again, which would look like a crash

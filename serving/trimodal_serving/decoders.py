@@ -15,8 +15,8 @@ from trimodal.batch import Medium, Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.errors import DataError
 from trimodal_serving.errors import ServingError, internal, rejected
-from trimodal_serving.inputs import Input, Source
-from trimodal_serving.media import invalid
+from trimodal_serving.inputs import Input, Keep, Source
+from trimodal_serving.media import TokenIds, invalid
 from trimodal_serving.scheduler import in_order
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
@@ -75,7 +75,7 @@ def check_lengths(inputs: Sequence[Input], max_text_tokens: int) -> None:
     limit = MAX_CHARACTERS * max_text_tokens
     for item in inputs:
         text = item.media.get(Modality.TEXT)
-        if isinstance(text, str) and len(text) > limit:
+        if isinstance(text, str) and len(text) > limit and item.keep is None:
             message = f"text has {len(text)} characters, the limit is {limit}"
             raise ServingError(400, "context_length_exceeded", message, param=item.where)
 
@@ -111,7 +111,7 @@ def _samples(inputs: Sequence[Input], processor: "TrimodalProcessor") -> list[Sa
     samples = []
     for item in inputs:
         try:
-            media = {m: _medium(m, source, processor) for m, source in item.media.items()}
+            media = {m: _medium(m, one, processor, item.keep) for m, one in item.media.items()}
         except ServingError as error:
             raise error.at(item.where) from None
         except DataError as error:
@@ -122,10 +122,17 @@ def _samples(inputs: Sequence[Input], processor: "TrimodalProcessor") -> list[Sa
     return samples
 
 
-def _medium(modality: Modality, source: Source, processor: "TrimodalProcessor") -> Medium:
-    if not isinstance(source, str):
-        medium = processor.medium(modality, source.decode())
-        if not medium.features.isfinite().all():
-            raise invalid(modality, "holds numbers too large to compute with")
-        return medium
-    return processor.medium(modality, source)
+def _medium(
+    modality: Modality, source: Source, processor: "TrimodalProcessor", keep: Keep | None
+) -> Medium:
+    if isinstance(source, TokenIds):
+        return processor.text.of_pieces(source.ids)
+    if isinstance(source, str):
+        if keep is None:
+            return processor.medium(modality, source)
+        most = MAX_CHARACTERS * processor.config.max_text_tokens  # what is beyond cannot remain
+        return processor.text.medium(source[:most] if keep == "start" else source[-most:], keep)
+    medium = processor.medium(modality, source.decode())
+    if not medium.features.isfinite().all():
+        raise invalid(modality, "holds numbers too large to compute with")
+    return medium

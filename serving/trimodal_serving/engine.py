@@ -1,6 +1,6 @@
 """A model behind an asynchronous queue: media in, embeddings or media out, no web library.
 
-embeddings = await engine.embed(parse_inputs("a red circle", None))
+embeddings = await engine.embed(parse_inputs("a red circle"))
 made = await engine.generate(Order(item, to=Modality.VISION))
 """
 
@@ -18,6 +18,7 @@ from trimodal.batch import Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.errors import NumericError, StorageError
 from trimodal_serving.admission import Admission
+from trimodal_serving.codes import Codec
 from trimodal_serving.composition import Composition
 from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
 from trimodal_serving.errors import ServingError
@@ -56,6 +57,8 @@ class _Running:
     generates: tuple[str, ...]
     scheduler: Scheduler
     fulfilment: Fulfilment
+    codec: Codec
+    signature: np.ndarray
 
 
 class Engine:
@@ -109,8 +112,9 @@ class Engine:
             lambda tasks: Composition(generating, tasks, self._token_budget),
         )
         fulfilment = Fulfilment(generating, processor, self._decoders, self._admission, scheduler)
+        codec = Codec(processor, self._decoders, self._admission, self._worker)
         self._running = _Running(
-            processor, model.architecture, _generates(model), scheduler, fulfilment
+            processor, model.architecture, _generates(model), scheduler, fulfilment, codec, first
         )
 
     def check(self) -> None:
@@ -129,6 +133,33 @@ class Engine:
             ServingError: the server is not ready.
         """
         return self._ready().architecture.dimensions
+
+    @property
+    def architecture(self) -> ModelConfig:
+        """The sizes of the model.
+
+        Raises:
+            ServingError: the server is not ready.
+        """
+        return self._ready().architecture
+
+    @property
+    def signature(self) -> np.ndarray:
+        """(E,) float32: the vector of one medium of each kind, which tells models apart.
+
+        Raises:
+            ServingError: the server is not ready.
+        """
+        return self._ready().signature
+
+    @property
+    def codec(self) -> Codec:
+        """Media to codes and back.
+
+        Raises:
+            ServingError: the server is not ready.
+        """
+        return self._ready().codec
 
     @property
     def generates(self) -> tuple[str, ...]:

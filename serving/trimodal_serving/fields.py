@@ -185,7 +185,11 @@ class Fields:
                     400, "unknown_field", f"{where} has {shown(key)}, which is unknown", param=param
                 )
 
+    def where(self, key: str) -> str:
+        """The place of a field in the request."""
+        return f"{self._inside}{key}"
+
     def refusal(self, key: str, code: str, problem: str) -> ServingError:
         """An error about a field; `problem` continues a sentence that begins with its name."""
-        name = f"{self._inside}{key}"
+        name = self.where(key)
         return ServingError(400, code, f"`{name}` {problem}", param=name)

@@ -4,6 +4,7 @@ form = parse_form(content_type, body); form.files["file"]
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from trimodal_serving.errors import ServingError
@@ -23,10 +24,17 @@ class Form:
 
     fields: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    repeated: list[tuple[str, str | bytes]] = field(default_factory=list)
+    """Parts that may be there more than once, in their order; bytes are those of files."""
 
 
-def parse_form(content_type: str, body: bytes) -> Form:
+def parse_form(content_type: str, body: bytes, repeated: Collection[str] = ()) -> Form:
     """Read a form that is in memory already; its parts are found by search alone.
+
+    Args:
+        content_type: with the boundary.
+        body: of the request.
+        repeated: names that may be there more than once.
 
     Raises:
         ServingError: another content type, a form that is broken or cut, or a field twice.
@@ -46,11 +54,11 @@ def parse_form(content_type: str, body: bytes) -> Form:
         raise _bad("is cut: its last boundary is missing")
     form = Form()
     for part in parts[:-1]:
-        _add(form, part)
+        _add(form, part, repeated)
     return form
 
 
-def _add(form: Form, part: bytes) -> None:
+def _add(form: Form, part: bytes, repeated: Collection[str]) -> None:
     head, blank, data = part.partition(b"\r\n\r\n")
     if not blank or len(head) > MAX_HEAD:
         raise _bad("has a part without a head")
@@ -61,13 +69,17 @@ def _add(form: Form, part: bytes) -> None:
     key = name[1]
     if key in form.fields or key in form.files:
         raise ServingError(400, "duplicate_field", "the form has a field twice")
-    if _FILENAME.search(disposition):
-        form.files[key] = data
-        return
+    is_file = _FILENAME.search(disposition) is not None
     try:
-        form.fields[key] = data.decode()
+        value = data if is_file else data.decode()
     except UnicodeDecodeError:
         raise _bad("has a field that is not UTF-8") from None
+    if key in repeated:
+        form.repeated.append((key, value))
+    elif isinstance(value, bytes):
+        form.files[key] = value
+    else:
+        form.fields[key] = value
 
 
 def _disposition(head: str) -> str:

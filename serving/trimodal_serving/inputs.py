@@ -1,28 +1,39 @@
 """The forms in which clients write what is to be embedded: one `Input` for each vector.
 
-inputs = parse_inputs(["a dog", "a cat"], modality=None)
+inputs = parse_inputs(["a dog", "a cat"])
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import shown
-from trimodal_serving.media import EncodedMedium, RawMedium
+from trimodal_serving.media import EncodedMedium, RawMedium, TokenIds
 
 MAX_INPUTS = 2048
 MAX_MEDIA = 64
 """Images and utterances over all inputs of a request."""
 
-Source = str | EncodedMedium | RawMedium
+Source = str | EncodedMedium | RawMedium | TokenIds
+Keep = Literal["start", "end"]
+"""Which part remains of a text that is too long."""
 NAMES = {
     "image": Modality.VISION,
     "text": Modality.TEXT,
     "audio": Modality.SPEECH,
     "speech": Modality.SPEECH,
 }
+PARTS = {
+    "text": Modality.TEXT,
+    "image_url": Modality.VISION,
+    "image_base64": Modality.VISION,
+    "input_audio": Modality.SPEECH,
+    "audio_url": Modality.SPEECH,
+    "audio_base64": Modality.SPEECH,
+}
+"""What the parts of a content are, by their type; OpenAI's and Voyage's words."""
 
 
 @dataclass(frozen=True)
@@ -32,59 +43,119 @@ class Input:
     where: str
     """Its place in the request, for error messages: `input` or `input[3]`."""
     media: Mapping[Modality, Source]
+    keep: Keep | None = None
+    """None refuses a text that is too long."""
 
 
-def parse_inputs(value: Any, modality: Modality | None) -> list[Input]:
-    """Read the field `input`.
+@dataclass(frozen=True)
+class Reading:
+    """How a wire shape writes its inputs."""
+
+    modality: Modality | None = None
+    """What strings are; None makes all of them text, whatever they look like."""
+    name: str = "input"
+    """The field that holds them."""
+    keep: Keep | None = None
+    token_ids: bool = False
+    """Whether lists of numbers are texts, as the pieces of this model."""
+    chat: bool = False
+    """Whether items are messages, or lists that hold one."""
+
+
+def parse_inputs(value: Any, reading: Reading | None = None) -> list[Input]:
+    """Read the field that holds what is to be embedded.
 
     Args:
         value: parsed JSON: a string, an object, or a list of either.
-        modality: what strings are; None makes all of them text, whatever they look like.
+        reading: what strings and numbers are; text and nothing, if it is not said.
 
     Raises:
         ServingError: none of the known forms; `param` says where.
     """
+    reading = reading or Reading()
+    name = reading.name
     alone = isinstance(value, str | dict)
     items = [value] if alone else value
     if not isinstance(items, list):
         raise ServingError(
-            400, "invalid_type", "`input` must be a string, an object or a list", param="input"
+            400, "invalid_type", f"`{name}` must be a string, an object or a list", param=name
         )
     if not items:
-        raise ServingError(400, "empty_input", "`input` is an empty list", param="input")
-    if _is_token_ids(items) or any(isinstance(i, list) and _is_token_ids(i) for i in items):
+        raise ServingError(400, "empty_input", f"`{name}` is an empty list", param=name)
+    if _is_token_ids(items):
+        items, alone = [items], True
+    if not reading.token_ids and any(map(_is_token_ids, items)):
         raise ServingError(
             400,
             "token_ids_not_supported",
-            "`input` holds token ids, whose meaning differs between tokenizers; send strings "
+            f"`{name}` holds token ids, whose meaning differs between tokenizers; send strings "
             "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
-            param="input",
+            param=name,
         )
-    if len(items) > MAX_INPUTS:
-        raise _too_many(f"{len(items)} inputs, the limit is {MAX_INPUTS}")
-    inputs = []
-    for i, item in enumerate(items):
-        where = "input" if alone else f"input[{i}]"
-        try:
-            inputs.append(Input(where, _media(item, modality)))
-        except ServingError as error:
-            raise error.at(where) from None
-    media = sum(m is not Modality.TEXT for item in inputs for m in item.media)
-    if media > MAX_MEDIA:
-        raise _too_many(f"{media} images and utterances, the limit is {MAX_MEDIA}")
+    inputs = [
+        parse_input(item, name if alone else f"{name}[{i}]", reading)
+        for i, item in enumerate(items[: MAX_INPUTS + 1])
+    ]
+    check_numbers(inputs, name)
     return inputs
 
 
-def _too_many(problem: str) -> ServingError:
-    message = f"`input` has {problem} for one request"
-    return ServingError(413, "too_many_inputs", message, param="input")
+def parse_input(item: Any, where: str, reading: Reading) -> Input:
+    """Read what one vector is computed from.
+
+    Raises:
+        ServingError: none of the known forms; `param` is `where`.
+    """
+    try:
+        return Input(where, _media(item, reading), reading.keep)
+    except ServingError as error:
+        raise error.at(where) from None
 
 
-def _is_token_ids(items: list[Any]) -> bool:
-    return bool(items) and all(type(item) is int for item in items)
+def check_numbers(inputs: Sequence[Input], name: str) -> None:
+    """Return if one request may hold so many inputs.
+
+    Raises:
+        ServingError: it may not.
+    """
+    if len(inputs) > MAX_INPUTS:
+        raise _too_many(name, f"more than {MAX_INPUTS} inputs, which is the limit")
+    media = sum(m is not Modality.TEXT for item in inputs for m in item.media)
+    if media > MAX_MEDIA:
+        raise _too_many(name, f"{media} images and utterances, the limit is {MAX_MEDIA}")
 
 
-def _media(item: Any, modality: Modality | None) -> dict[Modality, Source]:
+def _too_many(name: str, problem: str) -> ServingError:
+    message = f"`{name}` has {problem} for one request"
+    return ServingError(413, "too_many_inputs", message, param=name)
+
+
+def _is_token_ids(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(type(item) is int for item in items)
+
+
+def _message(item: Any) -> Any:
+    """The message that a conversation consists of."""
+    if isinstance(item, list):
+        if len(item) != 1:
+            raise ServingError(
+                400, "unsupported_messages", "a conversation must hold one message, of the user"
+            )
+        (item,) = item
+    if not isinstance(item, dict):
+        raise ServingError(400, "invalid_type", "a message must be an object")
+    if item.get("role") != "user":
+        raise ServingError(400, "unsupported_messages", "a message must have the role `user`")
+    if "content" not in item:
+        raise ServingError(400, "missing_field", "a message has no `content`")
+    return {key: value for key, value in item.items() if key != "role"}
+
+
+def _media(item: Any, reading: Reading) -> dict[Modality, Source]:
+    modality = reading.modality
+    if reading.token_ids and _is_token_ids(item):
+        return {Modality.TEXT: TokenIds(tuple(item))}
+    item = _message(item) if reading.chat else item
     if isinstance(item, str):
         kind = Modality.TEXT if modality is None else modality
         return {kind: _source(item, kind)}
@@ -155,21 +226,19 @@ def _parts(content: Any) -> list[tuple[Modality, Any]]:
 
 def _part(part: dict[str, Any]) -> tuple[Modality, Any]:
     kind = part.get("type")
-    if kind not in ("text", "image_url", "input_audio", "audio_url"):
+    if not isinstance(kind, str) or kind not in PARTS:
         raise ServingError(
-            400,
-            "invalid_input",
-            "`type` of a part must be text, image_url, input_audio or audio_url",
+            400, "invalid_input", f"`type` of a part must be one of {', '.join(PARTS)}"
         )
     _only(part, {"type", kind})
     value = part.get(kind)
-    if kind == "text":
-        return Modality.TEXT, value
+    if kind in ("text", "image_base64", "audio_base64"):
+        return PARTS[kind], value
     if kind != "input_audio":
         if isinstance(value, dict):
             _only(value, {"url", "detail"})
             value = value.get("url")
-        return Modality.VISION if kind == "image_url" else Modality.SPEECH, value
+        return PARTS[kind], value
     if not isinstance(value, dict):
         raise ServingError(400, "invalid_type", "`input_audio` must hold `data` and `format`")
     _only(value, {"data", "format"})

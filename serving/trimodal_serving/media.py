@@ -80,6 +80,35 @@ class RawMedium:
         return self.data
 
 
+@dataclass(frozen=True)
+class TokenIds:
+    """A text as the pieces of this model's own tokenizer."""
+
+    ids: tuple[int, ...]
+
+
+def recognised(data: bytes) -> Modality:
+    """Whether a file is a picture or speech, by how its format begins.
+
+    Raises:
+        ServingError: it is in none of the formats.
+    """
+    inside = data[8:12] if data[:4] == b"RIFF" else b""
+    if data.startswith((b"\x89PNG", b"\xff\xd8\xff")) or inside == b"WEBP":
+        return Modality.VISION
+    if data.startswith((b"fLaC", b"OggS", b"ID3")) or inside == b"WAVE" or _is_mpeg(data):
+        return Modality.SPEECH
+    raise ServingError(
+        400,
+        "unsupported_format",
+        "a file is neither a picture (PNG, JPEG, WebP) nor speech (WAV, FLAC, OGG, MP3)",
+    )
+
+
+def _is_mpeg(data: bytes) -> bool:
+    return len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0
+
+
 def _too_large(modality: Modality) -> ServingError:
     return ServingError(
         413, "medium_too_large", f"{_KINDS[modality]} has more than {MAX_BYTES // 1024**2} MiB"

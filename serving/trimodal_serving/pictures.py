@@ -8,7 +8,7 @@ import base64
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +23,14 @@ from trimodal_serving.orders import (
     take_decoding,
     take_seed,
 )
-from trimodal_serving.replies import Reply, rendered
+from trimodal_serving.replies import Events, Reply, rendered, streamed
 
 if TYPE_CHECKING:
     from trimodal_serving.engine import Engine, Made
 
 MAX_PICTURES = 10
+MAX_PARTIAL = 3
+"""Pictures before they are done that a client may ask for, and the most, not the least, it gets."""
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 
 
@@ -39,6 +41,7 @@ class PictureRequest:
     order: Order
     form: str
     """One of `FORMATS`."""
+    stream: bool
 
 
 async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
@@ -50,6 +53,8 @@ async def answer(engine: "Engine", name: str, content_type: str, body: bytes) ->
     generates = engine.generates
     check_json(content_type)
     request = await asyncio.to_thread(parse, body, name, generates)
+    if request.stream:
+        return await streamed(_events(engine, request))
     made = await engine.generate(request.order)
     return rendered(await asyncio.to_thread(_tree, request, made))
 
@@ -74,7 +79,8 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> PictureReques
     form = fields.choice("output_format", FORMATS, "png", "unsupported_format") or "png"
     seed = take_seed(fields, count)
     fields.neutral("pictures are in the answer itself", response_format=("b64_json",))
-    fields.neutral("pictures are sent as a whole", stream=(False,), partial_images=(0,))
+    stream = fields.flag("stream")
+    fields.whole("partial_images", 0, MAX_PARTIAL)
     fields.neutral("pictures have no transparent parts", background=("auto", "opaque"))
     fields.neutral("there is one quality", quality=("auto", "standard"), style=())
     fields.neutral("files are as their format has them", output_compression=(100,))
@@ -91,7 +97,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> PictureReques
         decoding=decoding,
         seeds=range(seed, seed + count),
     )
-    return PictureRequest(order, form)
+    return PictureRequest(order, form, stream)
 
 
 def _size(fields: Fields) -> tuple[int, int] | None:
@@ -103,6 +109,27 @@ def _size(fields: Fields) -> tuple[int, int] | None:
     if found is None:
         raise fields.refusal("size", "invalid_size", "must be `auto` or of the form WIDTHxHEIGHT")
     return int(found[2]), int(found[1])
+
+
+async def _events(engine: "Engine", request: PictureRequest) -> Events:
+    """Each picture as soon as those before it are done; there are none that are half done."""
+    orders = [replace(request.order, seeds=(seed,)) for seed in request.order.seeds]
+    tasks = [asyncio.ensure_future(engine.generate(order)) for order in orders]
+    try:
+        for task in tasks:
+            tree = await asyncio.to_thread(_tree, request, await task)
+            yield {
+                "type": "image_generation.completed",
+                "b64_json": tree["data"][0]["b64_json"],
+                "created_at": tree["created"],
+                "background": "opaque",
+                "quality": "auto",
+                **{key: tree[key] for key in ("output_format", "size", "usage")},
+            }
+    finally:
+        for task in tasks:
+            if not task.cancel() and not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not complain about it
 
 
 def _tree(request: PictureRequest, made: "Made") -> dict[str, Any]:

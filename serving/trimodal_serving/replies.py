@@ -6,12 +6,12 @@ return Reply(json_bytes(tree)); return await streamed(events)
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import internal
-from trimodal_serving.protocol import LABELS
+from trimodal_serving.vectors import LABELS
 
 if TYPE_CHECKING:
     from trimodal_serving.engine import Engine
@@ -24,19 +24,21 @@ Events = AsyncIterator[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Reply:
-    """The body of an answer with status 200."""
+    """An answer that is no error."""
 
     body: bytes | AsyncIterator[bytes]
     media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
 
 
 Answer = Callable[["Engine", str, str, bytes], Coroutine[Any, Any, Reply]]
 """From the engine, the name of the model, the content type and the body of a request."""
 
 
-def rendered(tree: Any) -> Reply:
+def rendered(tree: Any, status: int = 200) -> Reply:
     """JSON in UTF-8."""
-    return Reply(json.dumps(tree, ensure_ascii=False).encode())
+    return Reply(json.dumps(tree, ensure_ascii=False).encode(), status=status)
 
 
 async def streamed(events: Events) -> Reply:

@@ -4,6 +4,8 @@ reply = await answer(engine, "demo", "application/json", body)
 """
 
 import asyncio
+import base64
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,16 +22,28 @@ from trimodal_serving.orders import (
     take_language,
     take_seed,
 )
-from trimodal_serving.replies import Reply
+from trimodal_serving.replies import Events, Reply, streamed
 from trimodal_serving.sounds import FORMATS, VOICE, check_format, check_voice, encode
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine
+    from trimodal_serving.engine import Engine, Made
 
 MAX_CHARACTERS = 4096
+PIECE = 24 * 1024
+"""Bytes of a file in one event."""
 
 VOICES = {"voices": [{"id": VOICE, "name": VOICE}]}
 """The answer to GET /v1/audio/voices."""
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """A request whose form is right."""
+
+    order: Order
+    form: str
+    """One of `FORMATS`."""
+    stream: bool
 
 
 async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
@@ -40,15 +54,35 @@ async def answer(engine: "Engine", name: str, content_type: str, body: bytes) ->
     """
     generates = engine.generates
     check_json(content_type)
-    order, form = await asyncio.to_thread(parse, body, name, generates)
-    made = await engine.generate(order)
+    request = await asyncio.to_thread(parse, body, name, generates)
+    if request.stream:
+        return await streamed(_events(engine, request))
+    data, media_type, _ = await _spoken(engine, request)
+    return Reply(data, media_type)
+
+
+async def _spoken(engine: "Engine", request: SpeechRequest) -> tuple[bytes, str, "Made"]:
+    """The bytes of a file, its media type, and what it cost."""
+    made = await engine.generate(request.order)
     samples = made.outputs[0]
     assert isinstance(samples, np.ndarray)  # noqa: S101 - speech is
-    return Reply(*await asyncio.to_thread(encode, samples, made.sample_rate, form))
+    file = await asyncio.to_thread(encode, samples, made.sample_rate, request.form)
+    return *file, made
 
 
-def parse(body: bytes, served: str, generates: tuple[str, ...]) -> tuple[Order, str]:
-    """Read the body of a request: what to generate, and in which format to send it.
+async def _events(engine: "Engine", request: SpeechRequest) -> Events:
+    """The file in pieces; the model makes all of an utterance at once."""
+    data, _, made = await _spoken(engine, request)
+    for start in range(0, len(data), PIECE):
+        piece = base64.b64encode(data[start : start + PIECE]).decode()
+        yield {"type": "speech.audio.delta", "audio": piece}
+    read, spoken = sum(made.tokens.values()), made.new_tokens
+    usage = {"input_tokens": read, "output_tokens": spoken, "total_tokens": read + spoken}
+    yield {"type": "speech.audio.done", "usage": usage}
+
+
+def parse(body: bytes, served: str, generates: tuple[str, ...]) -> SpeechRequest:
+    """Read the body of a request.
 
     Args:
         body: JSON as UTF-8.
@@ -67,7 +101,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> tuple[Order, 
     form = check_format(fields.take("response_format", "mp3"), known, "response_format")
     fields.neutral("speech comes at the speed of the corpus", speed=(1,))
     fields.neutral("nothing but the text is read", instructions=("",))
-    fields.neutral("speech is sent as a whole", stream_format=("audio",))
+    stream = fields.choice("stream_format", ("audio", "sse"), "audio") == "sse"
     fields.pass_over("user")
     extension = fields.inner(EXTENSION)
     lang = take_language(extension) or language_of(text)
@@ -77,4 +111,4 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> tuple[Order, 
     fields.end()
     item = Input("input", {Modality.TEXT: text})
     order = Order(item=item, to=Modality.SPEECH, lang=lang, decoding=decoding, seeds=(seed,))
-    return order, form
+    return SpeechRequest(order, form, stream)

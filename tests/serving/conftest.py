@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import numpy as np
 import openai
 import pytest
@@ -29,6 +30,8 @@ from trimodal.testing import GENERATES, tiny_model_config, tiny_tokenizer, tiny_
 from trimodal_serving.app import create_app
 from trimodal_serving.command import http_server
 from trimodal_serving.engine import Engine
+from trimodal_serving.openapi import named, schema_of
+from trimodal_serving.operations import FORM, Operation
 
 
 class ScriptedModel:
@@ -149,8 +152,10 @@ def serve() -> Callable[..., "Server"]:
 class Server:
     """A model behind a real socket, in a thread of this process."""
 
-    def __init__(self, engine: Engine, max_body_bytes: int = 1 << 20) -> None:
-        self._server = http_server(create_app(engine, "tiny", max_body_bytes))
+    def __init__(
+        self, engine: Engine, max_body_bytes: int = 1 << 20, indexes: Path | None = None
+    ) -> None:
+        self._server = http_server(create_app(engine, "tiny", max_body_bytes, None, indexes))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
@@ -181,7 +186,30 @@ def sdk(base_url: str) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="session")
-def base_url(model: TrimodalModel) -> Iterator[str]:
+def base_url(model: TrimodalModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that is shared by tests which leave it healthy."""
-    with Server(Engine(lambda: model)) as server:
+    indexes = tmp_path_factory.mktemp("indexes")
+    with Server(Engine(lambda: model), indexes=indexes) as server:
         yield server.wait_until_ready().url
+
+
+@pytest.fixture(scope="session")
+def replay(base_url: str, wav: bytes) -> Callable[[Operation], httpx.Response]:
+    """Sends the example of an operation, and holds the answer against what is said of it."""
+
+    def replay(operation: Operation) -> httpx.Response:
+        path = operation.path
+        for key, value in named(dict(operation.path_example), "tiny").items():
+            path = path.replace(f"{{{key}}}", value)
+        body = named(dict(operation.example or {}), "tiny")
+        sent: dict[str, Any] = {"json": body} if operation.example else {}
+        if operation.kind == FORM:
+            sent = {"data": body, "files": {"file": ("a.wav", wav)}}
+        answer = httpx.request(operation.method, f"{base_url}{path}", timeout=30, **sent)
+        assert answer.status_code == operation.status, answer.text
+        assert answer.headers["content-type"].startswith(operation.answer_kind)
+        if operation.answer is not None:
+            jsonschema.validate(answer.json(), schema_of(operation.answer))
+        return answer
+
+    return replay

@@ -310,7 +310,10 @@ def test_a_large_body_is_refused_and_the_next_request_works(
     [
         ("GET", "/", 404, "not_found"),
         ("GET", "/docs", 404, "not_found"),
-        ("GET", "/openapi.json", 404, "not_found"),
+        ("POST", "/openapi.json", 405, "method_not_allowed"),
+        ("GET", "/v2/models/other", 404, "model_not_found"),
+        ("GET", "/v2/models/other/ready", 404, "model_not_found"),
+        ("GET", "/v1/indexes/nothing", 404, "index_not_found"),
         ("POST", "/v1/embeddings/", 404, "not_found"),
         ("GET", "/v1/embeddings", 405, "method_not_allowed"),
         ("OPTIONS", "/v1/embeddings", 405, "method_not_allowed"),

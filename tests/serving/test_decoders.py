@@ -11,7 +11,7 @@ import torch
 from trimodal.batch import Modality
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
-from trimodal_serving.inputs import Input, parse_inputs
+from trimodal_serving.inputs import Input, Reading, parse_inputs
 
 
 @asynccontextmanager
@@ -25,7 +25,7 @@ async def running(model: Any) -> AsyncIterator[Engine]:
 
 
 def texts(*values: str) -> list[Input]:
-    return parse_inputs(list(values), None)
+    return parse_inputs(list(values))
 
 
 def encoded(data: bytes) -> str:
@@ -57,7 +57,7 @@ def decoder(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]
 
 
 def pictures(data: bytes, count: int) -> list[Input]:
-    return parse_inputs([encoded(data)] * count, Modality.VISION)
+    return parse_inputs([encoded(data)] * count, Reading(Modality.VISION))
 
 
 def test_a_text_waits_for_no_picture(scripted: Any, decoder: Decoder) -> None:
@@ -117,7 +117,7 @@ def test_an_overlong_text_is_refused_before_anything_is_tokenised(
         async with running(scripted) as engine:
             monkeypatch.setattr(scripted.processor.text, "medium", lambda _: 1 / 0)
             with pytest.raises(ServingError) as caught:
-                await engine.embed(parse_inputs(["red", {"text": "x" * (limit + 1)}], None))
+                await engine.embed(parse_inputs(["red", {"text": "x" * (limit + 1)}]))
             return caught.value
 
     limit = 64 * scripted.architecture.max_text_tokens

@@ -34,7 +34,7 @@ async def running(model: Any, token_budget: int = 16_384) -> AsyncIterator[Engin
 
 
 def texts(*values: str) -> list[Input]:
-    return parse_inputs(list(values), None)
+    return parse_inputs(list(values))
 
 
 def encoded(data: bytes) -> str:
@@ -76,7 +76,7 @@ def test_every_subset_of_modalities(model: TrimodalModel, png: bytes, wav: bytes
 
     async def main() -> list[Any]:
         async with running(model) as engine:
-            return await engine.embed(parse_inputs(subsets, None))
+            return await engine.embed(parse_inputs(subsets))
 
     embeddings = asyncio.run(main())
     expected = model.embed(
@@ -113,7 +113,7 @@ def test_the_bad_input_is_named_and_the_next_request_works(
     async def main() -> ServingError:
         async with running(model) as engine:
             with pytest.raises(ServingError) as caught:
-                await engine.embed(parse_inputs([*TEXTS[:9], value, "red"], None))
+                await engine.embed(parse_inputs([*TEXTS[:9], value, "red"]))
             assert len(await engine.embed(texts("red"))) == 1
             return caught.value
 

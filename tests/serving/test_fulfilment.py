@@ -30,7 +30,7 @@ async def running(model: Any, token_budget: int = 16_384) -> AsyncIterator[Engin
 
 
 def texts(*values: str) -> list[Input]:
-    return parse_inputs(list(values), None)
+    return parse_inputs(list(values))
 
 
 async def entered(scripted: Any) -> None:

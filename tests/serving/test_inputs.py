@@ -4,8 +4,8 @@ import pytest
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
-from trimodal_serving.inputs import MAX_INPUTS, MAX_MEDIA, parse_inputs
-from trimodal_serving.media import EncodedMedium
+from trimodal_serving.inputs import MAX_INPUTS, MAX_MEDIA, Input, Reading, parse_inputs
+from trimodal_serving.media import EncodedMedium, TokenIds
 
 IMAGE = "data:image/png;base64,AAAA"
 AUDIO = "data:audio/wav;base64,BBBB"
@@ -63,12 +63,12 @@ SEEN, HEARD = EncodedMedium(V, "AAAA"), EncodedMedium(S, "BBBB")
     ],
 )
 def test_forms(value: Any, modality: Modality | None, expected: list[Any]) -> None:
-    inputs = parse_inputs(value, modality)
+    inputs = parse_inputs(value, Reading(modality))
     assert [(item.where, dict(item.media)) for item in inputs] == expected
 
 
 def test_a_string_without_modality_is_text_whatever_it_looks_like() -> None:
-    assert parse_inputs(IMAGE, None)[0].media == {T: IMAGE}
+    assert parse_inputs(IMAGE)[0].media == {T: IMAGE}
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_a_string_without_modality_is_text_whatever_it_looks_like() -> None:
 )
 def test_other_forms_are_refused(value: Any, code: str, param: str) -> None:
     with pytest.raises(ServingError) as caught:
-        parse_inputs(value, None)
+        parse_inputs(value)
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, code, param)
 
 
 def test_token_ids_name_the_way_out() -> None:
     with pytest.raises(ServingError, match="check_embedding_ctx_length=False"):
-        parse_inputs([[1, 2, 3]], None)
+        parse_inputs([[1, 2, 3]])
 
 
 def test_modality_is_for_strings_only() -> None:
     with pytest.raises(ServingError, match="an object says it by its keys"):
-        parse_inputs([{"text": "a"}], Modality.TEXT)
+        parse_inputs([{"text": "a"}], Reading(Modality.TEXT))
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_modality_is_for_strings_only() -> None:
 )
 def test_long_lists_are_refused(value: list[Any]) -> None:
     with pytest.raises(ServingError) as caught:
-        parse_inputs(value, None)
+        parse_inputs(value)
     assert (caught.value.status, caught.value.code) == (413, "too_many_inputs")
 
 
 def test_longest_lists_are_taken() -> None:
-    assert len(parse_inputs(["a"] * MAX_INPUTS, None)) == MAX_INPUTS
-    assert len(parse_inputs(["AAAA"] * MAX_MEDIA, V)) == MAX_MEDIA
+    assert len(parse_inputs(["a"] * MAX_INPUTS)) == MAX_INPUTS
+    assert len(parse_inputs(["AAAA"] * MAX_MEDIA, Reading(V))) == MAX_MEDIA
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,35 @@ def test_longest_lists_are_taken() -> None:
 )
 def test_an_unknown_field_is_named_if_that_is_harmless(key: str, shown: str) -> None:
     with pytest.raises(ServingError, match=shown):
-        parse_inputs([{key: 1}], None)
+        parse_inputs([{key: 1}])
+
+
+def test_token_ids_are_read_where_they_are_asked_for() -> None:
+    reading = Reading(token_ids=True)
+    assert parse_inputs([1, 2], reading) == [Input("input", {T: TokenIds((1, 2))})]
+    inputs = parse_inputs([[1, 2], "a", [3]], reading)
+    assert [one.media[T] for one in inputs] == [TokenIds((1, 2)), "a", TokenIds((3,))]
+    assert [one.where for one in inputs] == ["input[0]", "input[1]", "input[2]"]
+
+
+def test_conversations_hold_one_message_of_the_user() -> None:
+    reading = Reading(name="messages", chat=True)
+    message = {"role": "user", "content": [{"type": "image_base64", "image_base64": IMAGE}]}
+    assert [one.media for one in parse_inputs([[message], message], reading)] == [{V: SEEN}] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ([[]], "unsupported_messages"),
+        ([[{"role": "user", "content": "a"}] * 2], "unsupported_messages"),
+        ([{"role": "system", "content": "a"}], "unsupported_messages"),
+        ([{"role": "user"}], "missing_field"),
+        (["a"], "invalid_type"),
+        ([{"role": "user", "content": "a", "name": "x"}], "unknown_field"),
+    ],
+)
+def test_other_conversations_are_refused(value: Any, code: str) -> None:
+    with pytest.raises(ServingError) as caught:
+        parse_inputs(value, Reading(name="messages", chat=True))
+    assert (caught.value.code, caught.value.param) == (code, "messages[0]")

@@ -61,7 +61,8 @@ def test_size_and_options_reach_the_model(sdk: openai.OpenAI, model: TrimodalMod
         ({"size": 64}, "invalid_size", "size"),
         ({"response_format": "url"}, "unsupported_field", "response_format"),
         ({"output_format": "gif"}, "unsupported_format", "output_format"),
-        ({"stream": True}, "unsupported_field", "stream"),
+        ({"stream": 1}, "invalid_type", "stream"),
+        ({"partial_images": 4}, "invalid_partial_images", "partial_images"),
         ({"background": "transparent"}, "unsupported_field", "background"),
         ({"seed": "x"}, "invalid_seed", "seed"),
         ({"trimodal": {"lang": "en"}}, "unknown_field", "trimodal.lang"),
@@ -77,3 +78,16 @@ def test_a_bad_request_is_named(
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
     if fields.get("size") == "10x8":
         assert "multiples of 4" in error["message"]
+
+
+def test_a_stream_ends_with_each_picture_in_order(sdk: openai.OpenAI) -> None:
+    body = {"seed": 5}
+    whole, _ = drawn(sdk, n=2, extra_body=body)
+    with sdk.images.generate(
+        model="tiny", prompt="a red square", n=2, stream=True, partial_images=1, extra_body=body
+    ) as events:
+        found: list[Any] = list(events)
+    assert {event.type for event in found} == {"image_generation.completed"}
+    assert [event.b64_json for event in found] == [one.b64_json for one in whole.data or []]
+    assert {event.size for event in found} == {"16x12"}
+    assert [event.usage.output_tokens for event in found] == [12, 12]

@@ -1,4 +1,6 @@
+import base64
 import io
+import json
 from typing import Any
 
 import httpx
@@ -48,6 +50,21 @@ def test_the_content_type_is_that_of_the_format(sdk: openai.OpenAI, form: str | 
     assert len(answer.content) > 100
 
 
+def test_the_pieces_of_a_stream_are_the_file(sdk: openai.OpenAI, base_url: str) -> None:
+    tree = {"model": "tiny", "input": "a red square", "voice": "default", "response_format": "flac"}
+    answer = httpx.post(f"{base_url}/v1/audio/speech", json=tree | {"stream_format": "sse"})
+    assert answer.headers["content-type"] == "text/event-stream"
+    *lines, end = [line[6:] for line in answer.text.splitlines() if line]
+    *pieces, done = map(json.loads, lines)
+    assert end == "[DONE]"
+    assert {piece["type"] for piece in pieces} == {"speech.audio.delta"}
+    data = b"".join(base64.b64decode(piece["audio"]) for piece in pieces)
+    assert data == spoken(sdk, "a red square", response_format="flac").content
+    assert done["type"] == "speech.audio.done"
+    usage = done["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 1
+
+
 def test_voices(base_url: str) -> None:
     answer = httpx.get(f"{base_url}/v1/audio/voices").json()
     assert answer == {"voices": [{"id": "default", "name": "default"}]}
@@ -66,7 +83,7 @@ def test_voices(base_url: str) -> None:
         ({"response_format": "aac"}, "unsupported_format", "response_format"),
         ({"speed": 1.5}, "unsupported_field", "speed"),
         ({"instructions": "sadly"}, "unsupported_field", "instructions"),
-        ({"stream_format": "sse"}, "unsupported_field", "stream_format"),
+        ({"stream_format": "json"}, "invalid_stream_format", "stream_format"),
         ({"trimodal": {"task": "answer"}}, "unknown_field", "trimodal.task"),
         ({"colour": 1}, "unknown_field", "colour"),
     ],

@@ -5,8 +5,9 @@ medium = TextProcessor.from_file("text.model", vocabulary, max_tokens=512).mediu
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import sentencepiece
 import torch
@@ -52,8 +53,12 @@ class TextProcessor:
             ) from error
         return cls(proto, vocabulary, max_tokens)
 
-    def medium(self, text: str) -> Medium:
+    def medium(self, text: str, keep: Literal["start", "end"] | None = None) -> Medium:
         """The pieces of a text.
+
+        Args:
+            text: in any language.
+            keep: which `max_tokens` pieces remain of a longer text; None refuses it.
 
         Raises:
             DataError: empty, not valid Unicode, or longer than `max_tokens` pieces.
@@ -73,10 +78,27 @@ class TextProcessor:
         pieces = self._model.encode(text)
         if not pieces:
             raise DataError("text holds no visible character", code="empty_input")
+        if keep is not None:
+            pieces = pieces[: self.max_tokens] if keep == "start" else pieces[-self.max_tokens :]
+        return self.of_pieces(pieces)
+
+    def of_pieces(self, pieces: Sequence[int]) -> Medium:
+        """A text whose pieces are known by their numbers in the SentencePiece model.
+
+        Raises:
+            DataError: none, more than `max_tokens`, or a number without a piece.
+        """
+        if not pieces:
+            raise DataError("text has no tokens", code="empty_input")
         if len(pieces) > self.max_tokens:
             raise DataError(
                 f"text has {len(pieces)} tokens, the limit is {self.max_tokens}",
                 code="context_length_exceeded",
+            )
+        if not all(0 <= piece < self.num_pieces for piece in pieces):
+            raise DataError(
+                f"a token id is not that of a piece, which are from 0 to {self.num_pieces - 1}",
+                code="invalid_token",
             )
         ids = torch.tensor(pieces, dtype=torch.int64) + self.vocabulary.text.start
         return Medium(Modality.TEXT, ids, len(pieces), (len(pieces), 1))

@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 
 from trimodal.batch import Modality
+from trimodal_serving.embeddings import EmbeddingRequest, render
+from trimodal_serving.embeddings import parse as parse_fields
 from trimodal_serving.errors import ServingError
+from trimodal_serving.fields import Fields, parse_json
 from trimodal_serving.inputs import Input
-from trimodal_serving.protocol import EmbeddingRequest, parse_request, render_answer
+from trimodal_serving.vectors import Embedded
 
 GOOD: dict[str, Any] = {"model": "tiny", "input": "a"}
 
 
 def parse(body: bytes | dict[str, Any]) -> EmbeddingRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return parse_request(raw, served="tiny", dimensions=(8, 16))
+    return parse_fields(Fields(parse_json(raw)), "tiny", (8, 16))
 
 
 def test_defaults() -> None:
@@ -62,6 +65,13 @@ def test_null_is_absent() -> None:
         ({"dimensions": 8.0}, 400, "invalid_dimensions", "dimensions"),
         ({"dimensions": "8"}, 400, "invalid_dimensions", "dimensions"),
         ({"encoding_format": "int8"}, 400, "invalid_encoding_format", "encoding_format"),
+        ({"embedding_dtype": "int4"}, 400, "invalid_embedding_dtype", "embedding_dtype"),
+        ({"output_dimension": 9}, 400, "invalid_dimensions", "output_dimension"),
+        ({"output_dtype": "float32"}, 400, "invalid_output_dtype", "output_dtype"),
+        ({"normalize": False}, 400, "unsupported_field", "normalize"),
+        ({"truncate": "END"}, 400, "invalid_type", "truncate"),
+        ({"input_type": "passage"}, 400, "invalid_input_type", "input_type"),
+        ({"messages": [{"role": "user", "content": "a"}]}, 400, "unsupported_field", "input"),
         ({"encoding_format": ["float"]}, 400, "invalid_encoding_format", "encoding_format"),
         ({"modality": "video"}, 400, "invalid_modality", "modality"),
     ],
@@ -132,7 +142,7 @@ def answer(encoding: str, vectors: np.ndarray) -> dict[str, Any]:
         }
     )
     tokens = [{Modality.TEXT: 3}, {Modality.TEXT: 2, Modality.VISION: 4}]
-    return json.loads(render_answer(request, "tiny", vectors, tokens))
+    return json.loads(render(request, "tiny", Embedded(request.inputs, vectors, tokens)))
 
 
 def test_answer() -> None:

@@ -1,0 +1,98 @@
+from typing import Any
+
+import pytest
+
+from trimodal_serving.errors import ServingError
+from trimodal_serving.filters import (
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_VALUES,
+    Among,
+    Compared,
+    Condition,
+    Exists,
+    Joined,
+    Not,
+    check_value,
+    parse_filter,
+)
+
+FIELDS = {"year": "integer", "name": "string", "size": "number", "good": "boolean"}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"year": 1} if depth == 1 else {"not": nested(depth - 1)}
+
+
+@pytest.mark.parametrize(
+    ("tree", "condition"),
+    [
+        ({"year": 5}, Compared("year", "eq", 5)),
+        ({"size": {"gt": 1}}, Compared("size", "gt", 1.0)),
+        ({"good": {"ne": True}}, Compared("good", "ne", True)),
+        ({"id": {"in": ["a", "b"]}}, Among("id", ("a", "b"))),
+        ({"modality": "image"}, Compared("modality", "eq", "image")),
+        ({"name": {"exists": True}}, Exists("name")),
+        ({"name": {"exists": False}}, Not(Exists("name"))),
+        (
+            {"year": {"gte": 1, "lt": 3}},
+            Joined("and", (Compared("year", "gte", 1), Compared("year", "lt", 3))),
+        ),
+        (
+            {"or": [{"year": 1}, {"not": {"name": "' OR 1=1 --"}}]},
+            Joined("or", (Compared("year", "eq", 1), Not(Compared("name", "eq", "' OR 1=1 --")))),
+        ),
+    ],
+)
+def test_forms(tree: Any, condition: Condition) -> None:
+    assert parse_filter(tree, FIELDS) == condition
+
+
+@pytest.mark.parametrize(
+    ("tree", "where", "problem"),
+    [
+        (None, "filter", "must be an object"),
+        ({}, "filter", "must be an object"),
+        ("year > 1", "filter", "must be an object"),
+        ([{"year": 1}], "filter", "must be an object"),
+        ({"colour": 1}, "filter", "none of id, modality, year"),
+        ({"year; DROP TABLE": 1}, "filter", "an unusual name"),
+        ({"year": "1"}, "filter.year", "of the type integer"),
+        ({"year": True}, "filter.year", "of the type integer"),
+        ({"year": 1.0}, "filter.year", "of the type integer"),
+        ({"year": 2**63}, "filter.year", "of the type integer"),
+        ({"year": None}, "filter.year", "of the type integer"),
+        ({"good": 1}, "filter.good", "of the type boolean"),
+        ({"name": "a\0"}, "filter.name", "of the type string"),
+        ({"name": "\ud800"}, "filter.name", "of the type string"),
+        ({"name": "x" * 1025}, "filter.name", "of the type string"),
+        ({"good": {"gt": False}}, "filter.good.gt", "no order"),
+        ({"year": {}}, "filter.year", "something in it"),
+        ({"year": {"like": 1}}, "filter.year", "none of eq, ne"),
+        ({"year": {"in": []}}, "filter.year.in", "1 to 256"),
+        ({"year": {"in": [1] * (MAX_VALUES + 1)}}, "filter.year.in", "1 to 256"),
+        ({"year": {"in": [1, "a"]}}, "filter.year.in", "of the type integer"),
+        ({"year": {"exists": 1}}, "filter.year.exists", "true or false"),
+        ({"and": {}}, "filter.and", "must be a list"),
+        ({"or": [{"year": 1}, {}]}, "filter.or[1]", "must be an object"),
+        ({"or": [{"year": 1}] * (MAX_CONDITIONS + 1)}, "filter.or[64].year", "64 conditions"),
+        (nested(MAX_DEPTH + 1), "filter" + ".not" * MAX_DEPTH, "8 deep"),
+    ],
+)
+def test_other_forms_are_refused(tree: Any, where: str, problem: str) -> None:
+    with pytest.raises(ServingError, match=problem) as caught:
+        parse_filter(tree, FIELDS)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_filter")
+    assert caught.value.param == where
+
+
+def test_the_limits_themselves_are_within() -> None:
+    assert parse_filter(nested(MAX_DEPTH), FIELDS)
+    assert parse_filter({"or": [{"year": 1}] * MAX_CONDITIONS}, FIELDS)
+
+
+def test_numbers_may_be_whole_but_not_infinite() -> None:
+    assert check_value(1, "number")
+    assert not check_value(float("inf"), "number")
+    assert not check_value(float("nan"), "number")
+    assert not check_value(True, "number")
