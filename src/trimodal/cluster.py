@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimodal.errors import ConfigError, StorageError, TrimodalError
-from trimodal.workers import Make, Part, Result
+from trimodal.workers import Make, Part, Result, made
 
 LOCAL = "local"
 OBJECT_STORE = 256 * 2**20
 """Bytes in the memory of this machine for parts and results under way; more goes to its disk."""
-
-
 REACH_SECONDS = 10
 STARTS = 3
 """Tries to start a local cluster; Ray gives its helpers 15 seconds, however busy a machine is."""
@@ -119,7 +117,7 @@ def _worker(make: Make[Any, Any]) -> Callable[..., Any]:
         def __init__(self) -> None:
             with contextlib.suppress(OSError):  # addresses of fsspec need no folder
                 os.chdir(folder)  # so that paths mean the same
-            self.do = make()
+            self.do = made(make)
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             try:

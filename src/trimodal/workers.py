@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from trimodal.errors import StorageError
+from trimodal.errors import StorageError, TrimodalError
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -64,13 +64,29 @@ class Processes:
             pool.shutdown(cancel_futures=True)
 
 
+def made(make: Make[Part, Result]) -> Callable[[Part], Result]:
+    """What `make` makes; if it fails through a mistake of the user, each part fails as it does.
+
+    A worker that cannot start would be lost without its sentence.
+    """
+    try:
+        return make()
+    except TrimodalError as error:
+        failure = error
+
+    def fail(_: Part) -> Result:
+        raise failure
+
+    return fail
+
+
 _made: list[Callable[[Any], Any]] = []
 """In a process of a pool, what it does."""
 
 
 def _start(make: Make[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _made.append(make())
+    _made.append(made(make))
 
 
 def _do(part: Any) -> Any:

@@ -15,7 +15,7 @@ from trimodal.cli import main
 from trimodal.cluster import Cluster
 from trimodal.data import tokenized
 from trimodal.data.tokenized import tokenize_manifest
-from trimodal.errors import ConfigError, DataError
+from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.evaluation import embedding
 from trimodal.processors import TrimodalProcessor
 from trimodal.testing import (
@@ -61,6 +61,12 @@ def test_results_come_back_as_they_are_and_in_order() -> None:
     assert list(Cluster().map(make, parts)) == [(part, {"of": None}) for part in parts]
     with pytest.raises(DataError, match=r"^m\.jsonl:3: text is empty$"):
         list(Cluster().map(make, ["good", "bad"]))
+
+    def stranger() -> Callable[[Any], Any]:
+        raise StorageError("m is not a model folder")
+
+    with pytest.raises(StorageError, match="^m is not a model folder$"):
+        list(Cluster().map(stranger, [1]))
 
 
 def test_shards_are_those_of_one_process(manifest: Path, tmp_path: Path) -> None:

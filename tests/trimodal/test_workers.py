@@ -27,6 +27,10 @@ def refuser() -> Callable[[int], int]:
     return refuse
 
 
+def stranger() -> Callable[[int], int]:
+    raise StorageError("m is not a model folder")
+
+
 def leaver() -> Callable[[int], int]:
     return lambda _: os._exit(1)
 
@@ -44,6 +48,12 @@ def test_the_error_of_a_part_is_that_of_the_job(count: int) -> None:
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(DataError, match=r"^m\.jsonl:3: text is empty$"):
         next(results)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_cannot_be_made_says_why(count: int) -> None:
+    with pytest.raises(StorageError, match="^m is not a model folder$"):
+        list(Processes(count).map(stranger, range(2)))
 
 
 def test_a_worker_that_dies_is_one_sentence() -> None:
