@@ -50,7 +50,9 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         self.count, self.total, self.largest = 0, 0.0, 0.0
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Tensor | None:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - it has two overloads
+        self, closure: Any = None
+    ) -> Tensor | None:
         """One update; the weight of an iterate is the square of the largest rate so far."""
         loss = None if closure is None else closure()
         self.count += 1
@@ -134,7 +136,7 @@ class Trial:
         settings, losses = self.config.training, []
         for step in range(settings.max_steps):
             set_rate(self.optimizer, rate_of(self.name, step, self.config))
-            losses.append(self.gradients(self.feed.batches(step), step)["loss"])
+            losses.append(self.gradients(self.feed.batches(step))["loss"])
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -148,7 +150,7 @@ class Trial:
     def _measured(self) -> dict[str, float]:
         size = len(self.held_out.dataset)
         steps = size // self.config.training.batch_size
-        losses = [self.gradients(self.held_out.batches(i), i)["loss"] for i in range(steps)]
+        losses = [self.gradients(self.held_out.batches(i))["loss"] for i in range(steps)]
         self.model.zero_grad()
         rows = read_manifest(str(self.config.data.validation))
         scores = validate(self.model, rows, self.config.training.token_budget)

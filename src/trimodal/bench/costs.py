@@ -107,8 +107,9 @@ def head_flops(model: TrimodalModel, batches: Sequence[Batch]) -> float:
         for modality, media in batch.media.items():
             encoder = model.encoder(modality)
             total += encoder.to_trunk.weight.numel() * media.tokens.num_tokens
-            once = encoder.embedding.projection.weight.numel() + encoder.summary.weight.numel()
-            total += once * media.num_media
+            total += encoder.embedding.projection.weight.numel() * media.num_media
+            if encoder.summary is not None:
+                total += encoder.summary.weight.numel() * media.num_media
         if batch.views is not None:
             views = batch.views.tokens.cu_seqlens.numel() - 1
             total += model.fusion.projection.weight.numel() * views

@@ -39,8 +39,9 @@ class CodebookUsage:
         codes = processor.codes
         self._recent: dict[Modality, deque[Tensor]] = {}
         self._sizes: dict[Modality, int] = {}
-        for name in config.objectives.tokenized if codes is not None else ():
+        for name in config.objectives.tokenized:
             modality = Modality[name.upper()]
+            assert codes is not None  # noqa: S101 - the processor was built for these
             self._sizes[modality] = codes.num_codes(modality)
             self._recent[modality] = deque(maxlen=WINDOW)
 

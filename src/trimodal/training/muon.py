@@ -30,7 +30,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
             inner.state = self.state
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Tensor | None:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - it has two overloads
+        self, closure: Any = None
+    ) -> Tensor | None:
         """Update both kinds of parameters."""
         loss = None if closure is None else closure()
         for inner in self._inner:

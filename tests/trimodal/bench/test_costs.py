@@ -99,7 +99,8 @@ def test_attention_of_one_text_is_what_torch_counts(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TRIMODAL_KERNELS", "reference")
     model = new_model()
     ids = torch.arange(70, 90)
-    batch = assemble([Sample("a", {Modality.TEXT: Medium(Modality.TEXT, ids, 20, (20, 1))}, 0)])
+    sample = Sample("a", {Modality.TEXT: Medium(Modality.TEXT, ids, 20, (20, 1))}, 0)
+    batch = assemble([sample], summaries=True)
     model.eval()  # no zero-weight paths through what is absent
     found = counted(model, batch)
     products = sum(n for op, n in found.items() if op not in ("aten.mm", "aten.addmm"))
@@ -128,9 +129,8 @@ def test_what_is_kept_is_what_a_real_block_keeps(monkeypatch: pytest.MonkeyPatch
         stack = Transformer(replace(config, depth=depth))
         ids = torch.full((size,), 70)
         sample = Sample("a", {Modality.TEXT: Medium(Modality.TEXT, ids, size, (size, 1))}, 0)
-        tokens = replace(
-            assemble([sample]).media[Modality.TEXT].tokens, segments=Segments.from_lengths([size])
-        )
+        packed = assemble([sample], summaries=True).media[Modality.TEXT].tokens
+        tokens = replace(packed, segments=Segments.from_lengths([size]))
         x_TD = torch.randn(size, 64, requires_grad=True)
         with torch.autocast("cpu", torch.bfloat16):
             return kept_bytes(stack, x_TD, tokens)

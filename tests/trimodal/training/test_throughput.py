@@ -31,7 +31,7 @@ def test_flops_of_speech_by_hand() -> None:
     """The first convolution halves the frames, so it has two rows a token."""
     model = TrimodalModel(TrimodalConfig(architecture=to_dict(tiny_model_config())))
     speech = Medium(Modality.SPEECH, torch.zeros(4 * 7, 16), 7, (7, 1))
-    batch = assemble([Sample("a", {Modality.SPEECH: speech}, 0)])
+    batch = assemble([Sample("a", {Modality.SPEECH: speech}, 0)], summaries=True)
     width, hidden = 32, 88
     block = 4 * width**2 + 3 * width * hidden
     frontend = 2 * (4 * 16 * width) + 4 * width**2 + width**2
