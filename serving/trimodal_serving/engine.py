@@ -23,6 +23,7 @@ from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fulfilment import Fulfilment, Made
 from trimodal_serving.inputs import Input
+from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.orders import Order
 from trimodal_serving.scheduler import Scheduler, in_order
 from trimodal_serving.worker import Embedder, Worker
@@ -65,18 +66,27 @@ class Engine:
     event loop.
     """
 
-    def __init__(self, load: Callable[[], Embedder], token_budget: int = 16_384) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Embedder],
+        token_budget: int = 16_384,
+        admission: Admission | None = None,
+        meter: Meter = unmeasured,
+    ) -> None:
         """Remember how to load; nothing heavy happens before `start`.
 
         Args:
             load: gives the model; run in the thread that will compute.
             token_budget: tokens of a batch.
+            admission: bounds the work inside; None bounds it to `QUEUED_BATCHES` of them.
+            meter: told what is measured.
         """
         self._load = load
+        self._meter = meter
         self._token_budget = token_budget
-        self._admission = Admission(QUEUED_BATCHES * token_budget)
+        self._admission = admission or Admission(QUEUED_BATCHES * token_budget)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._decoders = Decoders()
+        self._decoders = Decoders(meter)
         self._running: _Running | None = None
         self._closing = False
 
@@ -105,13 +115,18 @@ class Engine:
             compute,
             self._worker,
             self._token_budget,
-            self._admission.observe,
+            self._observe,
             lambda tasks: Composition(generating, tasks, self._token_budget),
+            self._meter,
         )
         fulfilment = Fulfilment(generating, processor, self._decoders, self._admission, scheduler)
         self._running = _Running(
             processor, model.architecture, _generates(model), scheduler, fulfilment
         )
+
+    def _observe(self, tokens: int, seconds: float) -> None:
+        self._admission.observe(tokens, seconds)
+        self._meter("seconds_per_token", seconds / max(1, tokens))
 
     def check(self) -> None:
         """Return if requests are answered.
@@ -129,6 +144,20 @@ class Engine:
             ServingError: the server is not ready.
         """
         return self._ready().architecture.dimensions
+
+    @property
+    def architecture(self) -> ModelConfig:
+        """The sizes of the model.
+
+        Raises:
+            ServingError: the server is not ready.
+        """
+        return self._ready().architecture
+
+    @property
+    def batch_seconds(self) -> float:
+        """How long the model has been at one batch or step; 0 while it does nothing."""
+        return 0.0 if self._running is None else self._running.scheduler.batch_seconds
 
     @property
     def generates(self) -> tuple[str, ...]:
@@ -159,7 +188,7 @@ class Engine:
         most = sum(most_tokens(item, running.architecture) for item in inputs)
         with self._admission.admit(most) as ticket:
             samples = await self._decoders.samples(inputs, running.processor)
-            ticket.tokens = sum(map(embedding_cost, samples))
+            ticket.settle(sum(map(embedding_cost, samples)))
             vectors = await in_order([running.scheduler.submit(s) for s in samples], inputs)
         return [
             Embedding(vector, {m: medium.num_tokens for m, medium in sample.media.items()})

@@ -89,7 +89,7 @@ class Fulfilment:
             begun = samples.pop().media[Modality.TEXT] if beginning else None
             sample = samples[0] if samples else Sample(where, {}, 0)
             tasks = [Task(sample, begun, request, decoding, seed, room) for seed in order.seeds]
-            ticket.tokens = sum(task.cost for task in tasks)
+            ticket.settle(sum(task.cost for task in tasks))
             hears = [told, *[None] * (len(tasks) - 1)]
             futures = [self._scheduler.generate(*pair) for pair in zip(tasks, hears, strict=True)]
             made = await in_order(futures, [order.item] * len(futures))
