@@ -114,6 +114,7 @@ class Admission:
         flow = ticket.caller.flow
         self.hold(ticket.caller, tokens)
         self._requests[flow] += 1
+        ticket.settle(tokens)
         try:
             yield ticket
         finally:

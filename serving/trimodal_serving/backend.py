@@ -172,7 +172,7 @@ class Backend:
 
     async def _stream(self, number: int, opened: Opened, tree: Tree) -> "Made":
         pieces = self._engine.stream(opened.order(tree["order"]))
-        async with contextlib.aclosing(pieces):  # type: ignore[arg-type]
+        async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 if not isinstance(piece, str):
                     return piece

@@ -42,6 +42,7 @@ class Caller:
     key_id: str | None = None
     priority: Priority = "interactive"
     usage: Usage = field(default_factory=Usage)
+    request_id: str = ""
     on_cost: Callable[[int], None] | None = None
     """Told the tokens that the request costs, once they are known."""
 

@@ -6,7 +6,7 @@ made = await engine.generate(Order(item, to=Modality.VISION))
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # slow to import; the model does so in its own thread
 
 QUEUED_BATCHES = 16
 """Batches of work that the server takes in."""
+DRAIN_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -203,11 +204,11 @@ class Engine:
         """
         return await self._ready().fulfilment.generate(order)
 
-    def stream(self, order: Order) -> "AsyncIterator[str | Made]":
+    def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
         """The same for a text, piece by piece, see `Fulfilment.stream`."""
         return self._ready().fulfilment.stream(order)
 
-    async def close(self, drain_seconds: float = 30.0) -> None:
+    async def close(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take nothing in any more, let what is inside finish for a while, then stop."""
         self._closing = True
         try:

@@ -4,7 +4,7 @@ made = await fulfilment.generate(Order(item, to=Modality.VISION))
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ class Fulfilment:
             self._model.sample_rate,
         )
 
-    async def stream(self, order: Order) -> "AsyncIterator[str | Made]":
+    async def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
         """A text as it grows, and in the end what `generate` returns.
 
         A character whose bytes have not all come yet is held back.

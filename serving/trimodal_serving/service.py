@@ -3,7 +3,7 @@
 embeddings = await service.embed(inputs)
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Service(Protocol):
         """Carry out an order."""
         ...
 
-    def stream(self, order: "Order") -> "AsyncIterator[str | Made]":
+    def stream(self, order: "Order") -> "AsyncGenerator[str | Made, None]":
         """The same for a text, piece by piece."""
         ...
 
