@@ -27,7 +27,7 @@ class Ticket:
     def settle(self, tokens: int) -> None:
         """Hold what the request does cost, now that it is known."""
         self._admission.hold(self.caller, tokens - self.tokens)
-        self.tokens = tokens
+        self.tokens = self.caller.cost = tokens
         if self.caller.on_cost is not None:
             self.caller.on_cost(tokens)
 
@@ -36,7 +36,7 @@ class Admission:
     """Lets requests in until the line is reached, and then turns them away at once.
 
     The line is `capacity` tokens, or what the model computes in `QUEUE_SECONDS` if that is less,
-    but a quarter of the capacity at least: how fast full batches are is unknown before there is one.
+    but a quarter of the capacity at least: only full batches tell how fast the model is.
     The request that crosses it is still let in, so that none is too large to ever be. A tenant
     that holds less than its share, which is as large as that of any other that is inside, is let
     in even then: nobody can fill the server for others, nor bulk for what is interactive.

@@ -16,8 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from trimodal.vectors import cut
 from trimodal_serving import chat, pictures, speech, transcription
-from trimodal_serving.engine import Embedding, Engine
+from trimodal_serving.access import Access
+from trimodal_serving.engine import Embedding
 from trimodal_serving.errors import (
     ServingError,
     client_closed,
@@ -28,8 +30,12 @@ from trimodal_serving.errors import (
 from trimodal_serving.fields import check_json
 from trimodal_serving.guard import Guard
 from trimodal_serving.inputs import Input
+from trimodal_serving.ledger import Ledger
+from trimodal_serving.metering import Metered
+from trimodal_serving.metrics import CONTENT_TYPE, Metrics
 from trimodal_serving.protocol import parse_request, render_answer
 from trimodal_serving.replies import Answer, event
+from trimodal_serving.service import Service
 
 EMBEDDING = ("embed.text", "embed.image", "embed.audio")
 GENERATION = {"text": ("chat", "transcribe"), "image": ("image",), "speech": ("speech",)}
@@ -54,19 +60,27 @@ _REFUSALS = {
 
 
 def create_app(
-    engine: Engine,
+    engine: Service,
     name: str,
     max_body_bytes: int,
     on_started: Callable[[asyncio.Task[None]], None] | None = None,
+    access: Access | None = None,
+    ledger: Ledger | None = None,
+    door: Callable[[], None] | None = None,
 ) -> Guard:
     """The server as an ASGI app; it answers while the model is still being loaded.
 
     Args:
-        engine: started and closed with the app.
+        engine: an `Engine` or what stands for one; started and closed with the app.
         name: what clients call the model.
         max_body_bytes: of a request.
         on_started: called when loading has ended, well or not.
+        access: who may do what; None lets everybody do everything.
+        ledger: where requests are written down, and what Prometheus sees.
+        door: see `Guard`.
     """
+    ledger = ledger or Ledger(Metrics())
+    engine = Metered(engine, ledger.metrics.meter)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,7 +92,13 @@ def create_app(
         await engine.close()
 
     app = FastAPI(
-        lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # spans and durations, if OTEL_EXPORTER_OTLP_ENDPOINT says where to; logs might hold more
+        telemetry={"auto_configure": True, "logs": False},
     )
     for kind in (HTTPException, RequestValidationError, ServingError, Exception):
         app.add_exception_handler(kind, _answer)
@@ -88,7 +108,8 @@ def create_app(
     for path, answer in ANSWERS.items():
         _add_answer(app, engine, name, path, answer)
     _add_voices(app)
-    return Guard(app, max_body_bytes)
+    _add_metrics(app, ledger.metrics)
+    return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
 
 
 def _answer(request: Request, error: Exception) -> Response:
@@ -103,10 +124,11 @@ def _answer(request: Request, error: Exception) -> Response:
         code, message = _REFUSALS.get(error.status_code, _REFUSALS[400])
         shown = ServingError(error.status_code, code, message)
         headers.update(error.headers or {})
+    request.scope["visit"].reason = shown.code
     return JSONResponse(shown.envelope(), shown.status, {**headers, **shown.headers()})
 
 
-def _add_health(app: FastAPI, engine: Engine) -> None:
+def _add_health(app: FastAPI, engine: Service) -> None:
     @app.get("/livez")
     async def live() -> dict[str, str]:
         return {"status": "live"}
@@ -117,7 +139,13 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
         return {"status": "ready"}
 
 
-def _add_models(app: FastAPI, engine: Engine, name: str) -> None:
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+def _add_models(app: FastAPI, engine: Service, name: str) -> None:
     created = int(time.time())
 
     def card() -> dict[str, Any]:
@@ -142,7 +170,7 @@ def _add_models(app: FastAPI, engine: Engine, name: str) -> None:
         return card()
 
 
-def _add_embeddings(app: FastAPI, engine: Engine, name: str) -> None:
+def _add_embeddings(app: FastAPI, engine: Service, name: str) -> None:
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         dimensions = engine.dimensions
@@ -160,7 +188,7 @@ def _capabilities(generates: Sequence[str]) -> list[str]:
     return [*EMBEDDING, *(word for kind in generates for word in GENERATION[kind])]
 
 
-def _add_answer(app: FastAPI, engine: Engine, name: str, path: str, answer: Answer) -> None:
+def _add_answer(app: FastAPI, engine: Service, name: str, path: str, answer: Answer) -> None:
     @app.post(path)
     async def endpoint(request: Request) -> Response:
         kind = request.headers.get("content-type", "")
@@ -191,8 +219,6 @@ def _add_voices(app: FastAPI) -> None:
 
 
 def _cut(embedded: list[Embedding], inputs: Sequence[Input], dimensions: int) -> np.ndarray:
-    from trimodal.models import cut  # slow to import, but the model has done so by now
-
     vectors = cut(np.stack([embedding.vector for embedding in embedded]), dimensions)
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if broken.size:

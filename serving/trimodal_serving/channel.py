@@ -1,6 +1,7 @@
 """Messages between two processes: a JSON object and raw buffers, each behind its length.
 
-channel = await Channel.open(sock); channel.send({"kind": "beat"}); tree, buffers = await channel.receive()
+channel = await Channel.open(sock); channel.send({"kind": "beat"})
+tree, buffers = await channel.receive()
 """
 
 import asyncio

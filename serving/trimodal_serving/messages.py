@@ -64,8 +64,7 @@ class Parcel:
     def array(self, array: np.ndarray) -> Tree:
         """An array of one of `DTYPES`."""
         whole = np.ascontiguousarray(array)
-        data = memoryview(whole).cast("B") if whole.size else b""
-        return {"dtype": whole.dtype.name, "shape": whole.shape, "data": self._put(data)}
+        return {"dtype": whole.dtype.name, "shape": whole.shape, "data": self._put(whole.tobytes())}
 
     def embeddings(self, embeddings: Sequence[Embedding]) -> Tree:
         """Vectors and the tokens that they are of."""

@@ -135,7 +135,6 @@ class Nursery:
 def main(control: socket.socket) -> None:
     """Fork a child for each message until the parent is gone."""
     # imported for the children; a child would need seconds for it
-    import trimodal.models.generation
     import trimodal_serving.backend  # noqa: F401
 
     gc.collect()

@@ -26,7 +26,8 @@ from trimodal_serving.orders import (
 from trimodal_serving.replies import Reply, rendered
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine, Made
+    from trimodal_serving.fulfilment import Made
+    from trimodal_serving.service import Service
 
 MAX_PICTURES = 10
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
@@ -41,7 +42,7 @@ class PictureRequest:
     """One of `FORMATS`."""
 
 
-async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """Draw pictures of a text.
 
     Raises:

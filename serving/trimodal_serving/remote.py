@@ -79,6 +79,14 @@ class RemoteEngine:
         self._ready()
         self._supervisor.check()
 
+    def is_ready(self) -> bool:
+        """Whether requests are answered."""
+        try:
+            self.check()
+        except ServingError:
+            return False
+        return True
+
     def _ready(self) -> _Model:
         if self._closing:
             raise ServingError(503, "draining", "the server stops", retry_after=1)

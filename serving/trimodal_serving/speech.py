@@ -24,7 +24,7 @@ from trimodal_serving.replies import Reply
 from trimodal_serving.sounds import FORMATS, VOICE, check_format, check_voice, encode
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine
+    from trimodal_serving.service import Service
 
 MAX_CHARACTERS = 4096
 
@@ -32,7 +32,7 @@ VOICES = {"voices": [{"id": VOICE, "name": VOICE}]}
 """The answer to GET /v1/audio/voices."""
 
 
-async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """Read a text aloud.
 
     Raises:

@@ -1,6 +1,7 @@
 """Whose job is next: tenants take turns by what they cost, and so do the lanes of each.
 
-turns = Turns(); turns.add(("alice", "text"), job, cost=12); jobs = turns.take([n for n, _ in turns.waiting()])
+turns = Turns(); number = turns.add(("alice", "text"), job, cost=12)
+jobs = turns.take([number for number, job in turns.waiting()])
 """
 
 import heapq

@@ -199,7 +199,8 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "expected"), [(0, "gggggg"), (1, "egggggg"), (4, "egggegggee"), (9, "egggegggeeeeeee")]
+    ("waiting", "expected"),
+    [(0, "gggggg"), (1, "egggggg"), (4, "egggegggee"), (9, "egggegggeeeeeee")],
 )
 def test_embedding_and_generating_get_half_of_the_time_each(
     text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch, waiting: int, expected: str
