@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         NumericError: the model computes no finite vector.
     """
     _check(options)
-    name = options.name or _default_name(Path(options.model))
+    name = options.name or default_name(Path(options.model))
     with _listen(options.host, options.port) as listener:
         return _serve(options, name, listener)
 
@@ -95,8 +95,8 @@ def _is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", name) is not None
 
 
-def _default_name(folder: Path) -> str:
-    """`demo` for runs/demo/model."""
+def default_name(folder: Path) -> str:
+    """What a model is called if nobody says: `demo` for runs/demo/model."""
     folder = folder.absolute()
     name = folder.parent.name if folder.name == "model" else folder.name
     return name if _is_name(name) else "trimodal"

@@ -6,6 +6,7 @@ nursery = await Nursery.start(); child = await nursery.spawn(Setting("runs/demo/
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -13,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from trimodal_serving.channel import Channel
 
@@ -134,9 +136,8 @@ class Nursery:
 
 def main(control: socket.socket) -> None:
     """Fork a child for each message until the parent is gone."""
-    # imported for the children; a child would need seconds for it
-    import trimodal_serving.backend  # noqa: F401
-
+    for name in ("trimodal.models.generation", "trimodal_serving.backend"):
+        importlib.import_module(name)  # a child would need seconds for it
     gc.collect()
     gc.freeze()  # the collector of a child leaves shared pages alone
     control.send(json.dumps({"kind": "ready"}).encode())
@@ -174,7 +175,7 @@ def _fork(control: socket.socket, children: dict[int, int]) -> bool:
     return True
 
 
-def _live(sock: socket.socket, tree: dict[str, Any]) -> None:
+def _live(sock: socket.socket, tree: dict[str, Any]) -> NoReturn:
     """The life of a child."""
     from trimodal_serving.backend import Setting, serve
 
@@ -182,8 +183,8 @@ def _live(sock: socket.socket, tree: dict[str, Any]) -> None:
     try:
         serve(sock, Setting(**tree))
         code = 0
-    except BaseException:  # nothing of the parent's must run in a child
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # nothing of the parent's must run in a child
+        traceback.print_exception(error)
     finally:
         os._exit(code)
 
