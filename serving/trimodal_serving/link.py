@@ -45,7 +45,8 @@ class Link:
         self._lost = lost
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count()
-        self._ended = False
+        self.ended = False
+        """Whether the backend is gone."""
         self.batch_seconds = 0.0
         """How long the model has been at one batch, as of the last beat."""
         self.last_beat = time.monotonic()
@@ -62,7 +63,7 @@ class Link:
         except BrokenChannelError:
             logger.error("a message of the model's process was broken")
         finally:
-            self._ended = True
+            self.ended = True
             self.started.cancel()
             for call in self._calls.values():
                 call.arrived.put_nowait(self._lost())
@@ -114,7 +115,7 @@ class Link:
         on_cost: Callable[[int], None] | None = None,
     ) -> AsyncGenerator[str | Result, None]:
         """What a request gives piece by piece, and in the end its result; see `call`."""
-        if self._ended:
+        if self.ended:
             raise self._lost()
         number, call, caller = next(self._numbers), _Call(on_cost=on_cost), current()
         self._calls[number] = call

@@ -59,7 +59,7 @@ class Supervisor:
         Raises:
             ServingError: there is none at the moment.
         """
-        if self._link is None:
+        if self._link is None or self._link.ended:
             raise self.absence()
         return self._link
 
