@@ -13,7 +13,7 @@ MEASURED = (
     "batch_items",
     "seconds_per_token",
     "batch_fill_ratio",
-    "nonfinite",
+    "worker_restarts",
     "cancelled_decode",
     "cancelled_queue",
 )

@@ -25,9 +25,10 @@ _HISTOGRAMS = {
 }
 _COUNTERS = {
     "worker_restarts": "Processes of the model that were replaced.",
-    "nonfinite": "Vectors and outputs that were not finite, and were not sent.",
+    "nonfinite": "Requests whose vector or output was not finite, and was not sent.",
 }
 CANCELLED = "cancelled_"
+NONFINITE = "nonfinite_output"
 
 
 class Metrics:
@@ -99,6 +100,8 @@ class Metrics:
         self._durations.labels(route).observe(seconds)
         if reason is not None:
             self._rejected.labels(reason).inc()
+        if reason == NONFINITE:
+            self._counters["nonfinite"].inc()
         if caller is None:
             return
         usage = caller.usage

@@ -117,9 +117,7 @@ def test_a_key_opens_what_its_scopes_say(access: Access, keys: Keys) -> None:
         "http://host/livez",
     ],
 )
-def test_a_path_that_is_no_route_needs_every_scope(
-    access: Access, keys: Keys, path: str
-) -> None:
+def test_a_path_that_is_no_route_needs_every_scope(access: Access, keys: Keys, path: str) -> None:
     assert scope_of(path) == frozenset(SCOPES)
     assert refusal(access, path).status == 401
     assert refusal(access, path, bearer(keys.embed)).status == 403

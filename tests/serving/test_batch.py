@@ -77,6 +77,6 @@ def test_a_file_that_is_no_answers_is_not_added_to(tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
     assert answered(target) == set()
     target.write_text('{"id": 3}\n')
-    with pytest.raises(StorageError, match="out.jsonl:1: no answer of a batch"):
+    with pytest.raises(StorageError, match=r"out\.jsonl:1: no answer of a batch"):
         answered(target)
     assert target.read_text() == '{"id": 3}\n'

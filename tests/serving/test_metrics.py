@@ -22,7 +22,7 @@ def test_what_is_measured_is_shown() -> None:
     assert shown["trimodal_decode_seconds_sum",] == 2
     assert shown["trimodal_batch_items_count",] == 1
     assert shown["trimodal_cancelled_total", "queue"] == 2
-    assert shown["trimodal_nonfinite_total",] == 2
+    assert shown["trimodal_worker_restarts_total",] == 2
     assert not any("unheard" in key[0] for key in shown)
 
 

@@ -122,9 +122,7 @@ async def a_lost_nursery_is_replaced_with_the_next_process(engine: RemoteEngine)
     assert nursery_of(engine) != pid
 
 
-def test_a_process_that_is_killed_again_and_again(
-    model_folder: Path, model: TrimodalModel
-) -> None:
+def test_a_process_that_is_killed_again_and_again(model_folder: Path, model: TrimodalModel) -> None:
     async def main() -> None:
         async with running(model_folder) as (engine, measured):
             await answers_as_if_it_were_here(engine, model)
