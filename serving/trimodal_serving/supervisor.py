@@ -134,9 +134,12 @@ class Supervisor:
             logger.warning("the model answers again after %.1f s", self._restart_seconds)
 
     async def _until_gone(self, link: Link, reading: "asyncio.Task[None]") -> None:
+        silent, last = 0.0, link.last_beat
         while not reading.done():
             await asyncio.wait([reading], timeout=LOOK_SECONDS)
-            silent = time.monotonic() - link.last_beat
+            # counted in looks, so that a pause of this process is not taken for one of the other
+            silent = silent + LOOK_SECONDS if link.last_beat == last else 0.0
+            last = link.last_beat
             if silent > SILENT_SECONDS:
                 logger.error("the process of the model is silent for %.0f s, it is ended", silent)
                 return

@@ -175,7 +175,7 @@ def routes(model: TrimodalModel) -> set[tuple[str, str]]:
         (method, route.path)
         for route in app.routes
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     }
     assert len({path for _, path in found}) == len(app.routes)
     return found

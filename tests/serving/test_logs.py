@@ -1,6 +1,7 @@
 import json
 import logging
-import sys
+
+import pytest
 
 from trimodal_serving.logs import JsonLines
 
@@ -20,14 +21,17 @@ def test_a_record_is_one_line_whatever_it_holds() -> None:
     assert "errors" not in tree
 
 
-def test_of_exceptions_only_types_and_places_are_told() -> None:
+def failed() -> None:
     try:
-        try:
-            int("secret of a client")
-        except ValueError as error:
-            raise RuntimeError("secret of a library") from error
-    except RuntimeError:
-        tree = line("request r1 failed", sys.exc_info()[1])
+        int("secret of a client")
+    except ValueError as error:
+        raise RuntimeError("secret of a library") from error
+
+
+def test_of_exceptions_only_types_and_places_are_told() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        failed()
+    tree = line("request r1 failed", caught.value)
     errors = tree["errors"]
     assert isinstance(errors, list)
     assert [error["type"] for error in errors] == ["RuntimeError", "ValueError"]

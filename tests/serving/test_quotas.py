@@ -49,7 +49,7 @@ def test_requests_of_a_minute(clock: Clock) -> None:
 
 @pytest.mark.parametrize("name", ["tokens", "pixels", "audio_seconds"])
 def test_what_was_used_beyond_has_to_fill_up(clock: Clock, name: str) -> None:
-    quota = Quota(Limits(**{name: 60.0}))
+    quota = Quota(Limits(**{name: 60.0}))  # type: ignore[arg-type]
     visit(quota, **{name: 90})
     error = refused(quota)
     assert (error.code, error.retry_after) == ("quota", 31)

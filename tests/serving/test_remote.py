@@ -64,7 +64,7 @@ def worker_of(engine: RemoteEngine) -> int:
 
 
 async def until_ready(engine: RemoteEngine) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not engine.is_ready():
             await asyncio.sleep(0.02)
 
@@ -140,7 +140,7 @@ def test_a_process_that_is_killed_again_and_again(model_folder: Path, model: Tri
 def test_a_process_that_hangs_is_replaced(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENT_SECONDS", 5.0)
+    monkeypatch.setattr(module, "SILENT_SECONDS", 3.0)
 
     async def main() -> None:
         async with running(model_folder) as (engine, _):
