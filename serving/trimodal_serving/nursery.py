@@ -151,8 +151,9 @@ def main(control: socket.socket) -> None:
                 os.waitpid(children.pop(number), 0)
                 os.close(number)
             elif not _fork(control, children):
-                for handle in children:
+                for handle, pid in children.items():
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    os.waitpid(pid, 0)
                 return
 
 

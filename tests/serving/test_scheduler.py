@@ -15,6 +15,7 @@ from trimodal.models.generation import Request
 from trimodal.testing import assert_close
 from trimodal_serving import scheduler as module
 from trimodal_serving import turns
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.composition import Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.scheduler import Results, Scheduler
@@ -236,3 +237,29 @@ def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
             return [*await asyncio.gather(running, waiting, return_exceptions=True)]
 
     assert [result.code for result in asyncio.run(main())] == ["draining", "draining"]
+
+
+def test_a_tenant_waits_for_one_short_batch_of_another(
+    scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)  # batches of one, once there are two
+
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            scripted.gate.clear()
+            with acting(Caller("noisy")):
+                noise = [scheduler.submit(text_sample("red"))]
+                await entered(scripted)
+                noise += [scheduler.submit(text_sample(f"{i}")) for i in range(100)]
+            with acting(Caller("quiet")):
+                quiet = scheduler.submit(text_sample("quiet"))
+            with acting(Caller("quiet", priority="bulk")):
+                bulk = scheduler.submit(text_sample("bulk"))
+            scripted.gate.set()
+            await asyncio.gather(*noise, quiet, bulk)
+
+    asyncio.run(main())
+    order = [sample for batch in scripted.batches for sample in batch]
+    assert {len(batch) for batch in scripted.batches} == {1}
+    assert order.index("quiet") <= 2
+    assert order.index("bulk") <= 20
