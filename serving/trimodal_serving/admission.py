@@ -4,67 +4,121 @@ with admission.admit(tokens) as ticket: ...
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trimodal_serving.caller import Caller, Flow, current
 from trimodal_serving.errors import ServingError
 
 LONGEST_RETRY = 60
+QUEUE_SECONDS = 4.0
+"""Work that may be inside, in the time that the model takes for it as far as was measured."""
 
 
 class Ticket:
     """The tokens that one request holds."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, admission: "Admission", tokens: int, caller: Caller) -> None:
+        self._admission = admission
         self.tokens = tokens
+        self.caller = caller
+
+    def settle(self, tokens: int) -> None:
+        """Hold what the request does cost, now that it is known."""
+        self._admission.hold(self.caller, tokens - self.tokens)
+        self.tokens = self.caller.cost = tokens
+        if self.caller.on_cost is not None:
+            self.caller.on_cost(tokens)
 
 
 class Admission:
-    """Lets requests in until `capacity` tokens are inside, and then turns them away at once.
+    """Lets requests in until the line is reached, and then turns them away at once.
 
-    The request that crosses the line is still let in, so that none is too large to ever be.
+    The line is `capacity` tokens, or what the model computes in `QUEUE_SECONDS` if that is less,
+    but a quarter of the capacity at least: only full batches tell how fast the model is.
+    The request that crosses it is still let in, so that none is too large to ever be. A tenant
+    that holds less than its share, which is as large as that of any other that is inside, is let
+    in even then: nobody can fill the server for others, nor bulk for what is interactive.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: float) -> None:
         self._capacity = capacity
-        self._tickets: set[Ticket] = set()
+        self._held: Counter[Flow] = Counter()
+        self._requests: Counter[Flow] = Counter()
         self._seconds_per_token = 0.0
+        self._fastest = 0.0
+        """Seconds a token of the batches with the least, which are full ones; rises slowly."""
 
     @property
     def tokens(self) -> int:
         """Tokens of all requests that are inside."""
-        return sum(ticket.tokens for ticket in self._tickets)
+        return self._held.total()
+
+    @property
+    def requests(self) -> int:
+        """How many requests are inside."""
+        return self._requests.total()
 
     @property
     def idle(self) -> bool:
         """Whether no request is inside."""
-        return not self._tickets
+        return not self._requests
 
-    def observe(self, tokens: int, seconds: float) -> None:
+    @property
+    def line(self) -> float:
+        """Tokens at which requests are turned away."""
+        if not self._fastest:
+            return self._capacity
+        return min(self._capacity, max(self._capacity / 4, QUEUE_SECONDS / self._fastest))
+
+    def observe(self, tokens: float, seconds: float) -> None:
         """Learn from a batch how fast the model is."""
         measured = seconds / max(1, tokens)
         old = self._seconds_per_token
         self._seconds_per_token = 0.8 * old + 0.2 * measured if old else measured
+        slower = 0.98 * self._fastest + 0.02 * measured
+        self._fastest = min(measured, slower) if self._fastest else measured
 
-    @contextmanager
-    def admit(self, tokens: int) -> Iterator[Ticket]:
-        """Hold `tokens`, the most that the request can cost; correct the ticket once it is known.
+    def hold(self, caller: Caller, tokens: int) -> None:
+        """Count tokens of a caller's, or give them back."""
+        self._held[caller.flow] += tokens
+
+    def check(self) -> None:
+        """Return if a request of the running task's caller would be let in.
 
         Raises:
             ServingError: the server is full; `retry_after` is when it should not be any more.
         """
-        inside = self.tokens
-        if inside >= self._capacity:
-            seconds = math.ceil(inside * self._seconds_per_token)
-            raise ServingError(
-                429,
-                "queue_full",
-                "the server has as much work as it takes; send the request again later",
-                retry_after=min(max(1, seconds), LONGEST_RETRY),
-            )
-        ticket = Ticket(tokens)
-        self._tickets.add(ticket)
+        inside, line = self.tokens, self.line
+        share = line / max(2, len(self._requests))
+        if inside < line or self._held[current().flow] < share:
+            return
+        seconds = math.ceil(inside * self._seconds_per_token)
+        raise ServingError(
+            429,
+            "queue_full",
+            "the server has as much work as it takes; send the request again later",
+            retry_after=min(max(1, seconds), LONGEST_RETRY),
+        )
+
+    @contextmanager
+    def admit(self, tokens: int) -> Iterator[Ticket]:
+        """Hold `tokens`, the most that the request can cost; settle the ticket once it is known.
+
+        Raises:
+            ServingError: see `check`.
+        """
+        self.check()
+        ticket = Ticket(self, tokens, current())
+        flow = ticket.caller.flow
+        self.hold(ticket.caller, tokens)
+        self._requests[flow] += 1
+        ticket.settle(tokens)
         try:
             yield ticket
         finally:
-            self._tickets.remove(ticket)
+            self.hold(ticket.caller, -ticket.tokens)
+            self._requests[flow] -= 1
+            if not self._requests[flow]:
+                del self._requests[flow], self._held[flow]

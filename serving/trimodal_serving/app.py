@@ -16,8 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from trimodal_serving.access import Access
 from trimodal_serving.calls import Call
-from trimodal_serving.engine import Engine
 from trimodal_serving.errors import (
     ServingError,
     client_closed,
@@ -25,8 +25,12 @@ from trimodal_serving.errors import (
     model_not_found,
 )
 from trimodal_serving.guard import Guard
+from trimodal_serving.ledger import Ledger
+from trimodal_serving.metering import Metered
+from trimodal_serving.metrics import CONTENT_TYPE, Metrics
 from trimodal_serving.replies import event
 from trimodal_serving.routes import ROUTES, Route
+from trimodal_serving.service import Service
 from trimodal_serving.store import Indexes
 
 EMBEDDING = ("embed.text", "embed.image", "embed.audio")
@@ -44,21 +48,29 @@ _REFUSALS = {
 
 
 def create_app(
-    engine: Engine,
+    engine: Service,
     name: str,
     max_body_bytes: int,
     on_started: Callable[[asyncio.Task[None]], None] | None = None,
     indexes: Path | None = None,
+    access: Access | None = None,
+    ledger: Ledger | None = None,
+    door: Callable[[], None] | None = None,
 ) -> Guard:
     """The server as an ASGI app; it answers while the model is still being loaded.
 
     Args:
-        engine: started and closed with the app.
+        engine: an `Engine` or what stands for one; started and closed with the app.
         name: what clients call the model.
         max_body_bytes: of a request.
         on_started: called when loading has ended, well or not.
         indexes: the folder of the indexes; None keeps none.
+        access: who may do what; None lets everybody do everything.
+        ledger: where requests are written down, and what Prometheus sees.
+        door: see `Guard`.
     """
+    ledger = ledger or Ledger(Metrics())
+    engine = Metered(engine, ledger.metrics.meter)
     opened: list[Indexes] = []
 
     async def start() -> None:
@@ -76,7 +88,13 @@ def create_app(
         await engine.close()
 
     app = FastAPI(
-        lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # spans and durations, if OTEL_EXPORTER_OTLP_ENDPOINT says where to; logs might hold more
+        telemetry={"auto_configure": True, "logs": False},
     )
     for kind in (HTTPException, RequestValidationError, ServingError, Exception):
         app.add_exception_handler(kind, _answer)
@@ -84,7 +102,8 @@ def create_app(
     _add_models(app, engine, name)
     for route in ROUTES:
         _add_route(app, engine, name, route, opened)
-    return Guard(app, max_body_bytes)
+    _add_metrics(app, ledger.metrics)
+    return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
 
 
 def _answer(request: Request, error: Exception) -> Response:
@@ -99,10 +118,11 @@ def _answer(request: Request, error: Exception) -> Response:
         code, message = _REFUSALS.get(error.status_code, _REFUSALS[400])
         shown = ServingError(error.status_code, code, message)
         headers.update(error.headers or {})
+    request.scope["visit"].reason = shown.code
     return JSONResponse(shown.envelope(), shown.status, {**headers, **shown.headers()})
 
 
-def _add_health(app: FastAPI, engine: Engine) -> None:
+def _add_health(app: FastAPI, engine: Service) -> None:
     @app.get("/livez")
     async def live() -> dict[str, str]:
         return {"status": "live"}
@@ -113,7 +133,13 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
         return {"status": "ready"}
 
 
-def _add_models(app: FastAPI, engine: Engine, name: str) -> None:
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+def _add_models(app: FastAPI, engine: Service, name: str) -> None:
     created = int(time.time())
 
     def card() -> dict[str, Any]:
@@ -143,7 +169,7 @@ def _capabilities(generates: Sequence[str]) -> list[str]:
 
 
 def _add_route(
-    app: FastAPI, engine: Engine, name: str, route: Route, opened: Sequence[Indexes]
+    app: FastAPI, engine: Service, name: str, route: Route, opened: Sequence[Indexes]
 ) -> None:
     @app.api_route(route.path, methods=[route.method])
     async def endpoint(request: Request) -> Response:

@@ -12,7 +12,7 @@ from trimodal_serving.fields import Fields, check_json, parse_json
 from trimodal_serving.replies import Reply
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine
+    from trimodal_serving.service import Service
     from trimodal_serving.store import Indexes
 
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Call:
     """One request, whose body has arrived."""
 
-    engine: "Engine"
+    engine: "Service"
     served: str
     """What clients call the model."""
     body: bytes = b""

@@ -32,7 +32,8 @@ from trimodal_serving.replies import Events, Reply, details, rendered, streamed
 from trimodal_serving.sounds import check_format, check_voice, encode
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine, Made
+    from trimodal_serving.fulfilment import Made
+    from trimodal_serving.service import Service
 
 TASKS = ("describe", "answer", "complete")
 WHERE = "messages[0].content"
@@ -54,7 +55,7 @@ class ChatRequest:
     with_usage: bool
 
 
-async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """Answer a request.
 
     Raises:
@@ -245,7 +246,7 @@ def _picture(made: "Made") -> Mapping[str, Any]:
     return {"content": [part], "images": [part]}
 
 
-async def _audio(engine: "Engine", request: ChatRequest, made: "Made") -> dict[str, Any]:
+async def _audio(engine: "Service", request: ChatRequest, made: "Made") -> dict[str, Any]:
     """The speech, and what the model hears in it."""
     samples = made.outputs[0]
     assert isinstance(samples, np.ndarray)  # noqa: S101 - speech is
@@ -264,7 +265,7 @@ async def _audio(engine: "Engine", request: ChatRequest, made: "Made") -> dict[s
     }
 
 
-async def _chunks(engine: "Engine", name: str, request: ChatRequest) -> Events:
+async def _chunks(engine: "Service", name: str, request: ChatRequest) -> Events:
     """The text as it grows, in the objects that OpenAI's clients put together."""
     head = _head("chat.completion.chunk", name)
     if request.with_usage:

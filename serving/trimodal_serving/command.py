@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from trimodal.cli import Command
 from trimodal.errors import ConfigError
+from trimodal_serving.keys import KeyFile
+from trimodal_serving.logs import log_to_stderr
 
 if TYPE_CHECKING:
     import uvicorn
 
     from trimodal_serving.guard import Guard
-    from trimodal_serving.worker import Embedder
 
 DRAIN_SECONDS = 30
 
@@ -29,7 +30,9 @@ DRAIN_SECONDS = 30
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="a model folder, such as runs/demo/model")
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="loopback, or any address with --keys (%(default)s)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
     parser.add_argument("--name", help="what clients call the model (the name of its run)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -42,6 +45,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-body-mb", type=int, default=32, help="MiB of a request's body (%(default)s)"
     )
+    parser.add_argument("--keys", metavar="FILE", help="who may do what, see `trimodal keys`")
+    parser.add_argument("--usage-log", metavar="FILE", help="gets a line of JSON for each request")
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        default=120.0,
+        help="a batch that takes longer hangs, and its process is replaced (%(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,21 +64,23 @@ def run(options: argparse.Namespace) -> int:
         NumericError: the model computes no finite vector.
     """
     _check(options)
-    name = options.name or _default_name(Path(options.model))
+    name = options.name or default_name(Path(options.model))
     with _listen(options.host, options.port) as listener:
         return _serve(options, name, listener)
 
 
 def _check(options: argparse.Namespace) -> None:
-    if not _is_loopback(options.host):
+    if options.keys is None and not _is_loopback(options.host):
         raise ConfigError(
             f"--host {options.host}: only loopback addresses (127.0.0.1, ::1, localhost) are "
-            "served, since this server has no keys; put a proxy that checks them in front of it"
+            "served without keys; make some with `trimodal keys add` and name the file in --keys"
         )
     if not 0 <= options.port <= 65_535:
         raise ConfigError(f"--port {options.port}: must be from 0 to 65535")
     if options.token_budget < 1 or options.max_body_mb < 1:
         raise ConfigError("--token-budget and --max-body-mb: must be at least 1")
+    if not options.batch_seconds > 0:
+        raise ConfigError("--batch-seconds: must be above 0")
     if options.name is not None and not _is_name(options.name):
         raise ConfigError("--name: must be letters, digits and any of . _ : / - only")
 
@@ -85,8 +98,8 @@ def _is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", name) is not None
 
 
-def _default_name(folder: Path) -> str:
-    """`demo` for runs/demo/model."""
+def default_name(folder: Path) -> str:
+    """What a model is called if nobody says: `demo` for runs/demo/model."""
     folder = folder.absolute()
     name = folder.parent.name if folder.name == "model" else folder.name
     return name if _is_name(name) else "trimodal"
@@ -110,8 +123,19 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
         raise ConfigError(
             f"the server needs {error.name}: pip install 'trimodal[serving]'"
         ) from error
-    from trimodal_serving.engine import Engine
+    from trimodal_serving.access import Access
+    from trimodal_serving.backend import Setting
+    from trimodal_serving.ledger import Ledger, UsageLog
+    from trimodal_serving.metrics import Metrics
+    from trimodal_serving.remote import RemoteEngine
 
+    access = Access(KeyFile(options.keys) if options.keys else None)
+    ledger = Ledger(Metrics(), UsageLog(options.usage_log) if options.usage_log else None)
+    setting = Setting(options.model, options.device, options.token_budget)
+    engine = RemoteEngine(setting, ledger.metrics.meter, options.batch_seconds)
+    ledger.metrics.watch(
+        lambda: engine.admission.requests, lambda: engine.admission.tokens, engine.is_ready
+    )
     failure: list[BaseException] = []
 
     def on_started(starting: asyncio.Task[None]) -> None:
@@ -124,10 +148,12 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
             failure.append(error)
             server.should_exit = True
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    engine = Engine(lambda: _load(options.model, options.device), options.token_budget)
+    log_to_stderr()
+    body = options.max_body_mb * 1024**2
     indexes = Path(options.indexes) if options.indexes else None
-    app = create_app(engine, name, options.max_body_mb * 1024**2, on_started, indexes)
+    app = create_app(
+        engine, name, body, on_started, indexes, access, ledger, engine.admission.check
+    )
     server = http_server(app)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn stops cleanly and then raises the signal again, which would look like a crash
@@ -160,18 +186,6 @@ def http_server(app: "Guard") -> "uvicorn.Server":
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return uvicorn.Server(config)
-
-
-def _load(folder: str, device: str) -> "Embedder":
-    import torch
-
-    from trimodal.models import load
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: this machine has no usable CUDA device")
-    return load(folder, device)
 
 
 def _welcome(name: str, listener: socket.socket) -> str:

@@ -4,19 +4,24 @@ samples = await decoders.samples(inputs, processor)
 """
 
 import asyncio
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from trimodal.batch import Medium, Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.errors import DataError
+from trimodal_serving.caller import Priority, current
 from trimodal_serving.errors import ServingError, internal, rejected
 from trimodal_serving.inputs import Input, Keep, Source
 from trimodal_serving.media import TokenIds, invalid
+from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.scheduler import in_order
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
@@ -35,7 +40,10 @@ or invisible characters could bring a longer text within the tokens.
 class Decoders:
     """Texts are tokenised in a thread of their own, so that they never wait for media."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter = unmeasured) -> None:
+        self._meter = meter
+        self._lines: dict[tuple[Priority, str, bool], asyncio.Semaphore] = {}
+        self._waiting: Counter[tuple[Priority, str, bool]] = Counter()
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._num_decoders = min(4, os.cpu_count() or 1)
         self._decoders = ThreadPoolExecutor(self._num_decoders, thread_name_prefix="decode")
@@ -53,12 +61,34 @@ class Decoders:
         turns = asyncio.Semaphore(self._num_decoders)
 
         async def decode(chunk: Sequence[Input]) -> list[Sample]:
-            executor = self._tokenizer if _is_text(chunk[0]) else self._decoders
-            async with turns:
+            is_text = _is_text(chunk[0])
+            executor = self._tokenizer if is_text else self._decoders
+            async with turns, self._turn(is_text):
                 return await loop.run_in_executor(executor, _samples, chunk, processor)
 
+        start = time.monotonic()
         chunks = [asyncio.create_task(decode(chunk)) for chunk in _chunks(inputs)]
-        return [sample for chunk in await in_order(chunks) for sample in chunk]
+        try:
+            return [sample for chunk in await in_order(chunks) for sample in chunk]
+        except asyncio.CancelledError:
+            self._meter("cancelled_decode", 1)
+            raise
+        finally:
+            self._meter("decode_seconds", time.monotonic() - start)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, is_text: bool) -> AsyncIterator[None]:
+        """Be one of the few chunks that a tenant has in line, so that others wait for no more."""
+        lane = (*current().flow, is_text)
+        line = self._lines.setdefault(lane, asyncio.Semaphore(self._num_decoders))
+        self._waiting[lane] += 1
+        try:
+            async with line:
+                yield
+        finally:
+            self._waiting[lane] -= 1
+            if not self._waiting[lane]:
+                del self._waiting[lane], self._lines[lane]
 
     def close(self) -> None:
         """Begin nothing any more."""

@@ -6,7 +6,7 @@ made = await engine.generate(Order(item, to=Modality.VISION))
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -18,12 +18,13 @@ from trimodal.batch import Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.errors import NumericError, StorageError
 from trimodal_serving.admission import Admission
-from trimodal_serving.codes import Codec
+from trimodal_serving.codes import Codec, Codes
 from trimodal_serving.composition import Composition
 from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fulfilment import Fulfilment, Made
 from trimodal_serving.inputs import Input
+from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.orders import Order
 from trimodal_serving.scheduler import Scheduler, in_order
 from trimodal_serving.worker import Embedder, Worker
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # slow to import; the model does so in its own thread
 
 QUEUED_BATCHES = 16
 """Batches of work that the server takes in."""
+DRAIN_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +70,27 @@ class Engine:
     event loop.
     """
 
-    def __init__(self, load: Callable[[], Embedder], token_budget: int = 16_384) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Embedder],
+        token_budget: int = 16_384,
+        admission: Admission | None = None,
+        meter: Meter = unmeasured,
+    ) -> None:
         """Remember how to load; nothing heavy happens before `start`.
 
         Args:
             load: gives the model; run in the thread that will compute.
             token_budget: tokens of a batch.
+            admission: bounds the work inside; None bounds it to `QUEUED_BATCHES` of them.
+            meter: told what is measured.
         """
         self._load = load
+        self._meter = meter
         self._token_budget = token_budget
-        self._admission = Admission(QUEUED_BATCHES * token_budget)
+        self._admission = admission or Admission(QUEUED_BATCHES * token_budget)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._decoders = Decoders()
+        self._decoders = Decoders(meter)
         self._running: _Running | None = None
         self._closing = False
 
@@ -108,14 +119,19 @@ class Engine:
             compute,
             self._worker,
             self._token_budget,
-            self._admission.observe,
+            self._observe,
             lambda tasks: Composition(generating, tasks, self._token_budget),
+            self._meter,
         )
         fulfilment = Fulfilment(generating, processor, self._decoders, self._admission, scheduler)
         codec = Codec(processor, self._decoders, self._admission, self._worker)
         self._running = _Running(
             processor, model.architecture, _generates(model), scheduler, fulfilment, codec, first
         )
+
+    def _observe(self, tokens: int, seconds: float) -> None:
+        self._admission.observe(tokens, seconds)
+        self._meter("seconds_per_token", seconds / max(1, tokens))
 
     def check(self) -> None:
         """Return if requests are answered.
@@ -152,14 +168,18 @@ class Engine:
         """
         return self._ready().signature
 
-    @property
-    def codec(self) -> Codec:
-        """Media to codes and back.
+    async def encode(self, item: Input) -> Codes:
+        """See `Codec.encode`."""
+        return await self._ready().codec.encode(item)
 
-        Raises:
-            ServingError: the server is not ready.
-        """
-        return self._ready().codec
+    async def decode(self, modality: Modality, rows: Sequence[Sequence[int]]) -> str | np.ndarray:
+        """See `Codec.decode`."""
+        return await self._ready().codec.decode(modality, rows)
+
+    @property
+    def batch_seconds(self) -> float:
+        """How long the model has been at one batch or step; 0 while it does nothing."""
+        return 0.0 if self._running is None else self._running.scheduler.batch_seconds
 
     @property
     def generates(self) -> tuple[str, ...]:
@@ -190,7 +210,7 @@ class Engine:
         most = sum(most_tokens(item, running.architecture) for item in inputs)
         with self._admission.admit(most) as ticket:
             samples = await self._decoders.samples(inputs, running.processor)
-            ticket.tokens = sum(map(embedding_cost, samples))
+            ticket.settle(sum(map(embedding_cost, samples)))
             vectors = await in_order([running.scheduler.submit(s) for s in samples], inputs)
         return [
             Embedding(vector, {m: medium.num_tokens for m, medium in sample.media.items()})
@@ -205,11 +225,11 @@ class Engine:
         """
         return await self._ready().fulfilment.generate(order)
 
-    def stream(self, order: Order) -> "AsyncIterator[str | Made]":
+    def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
         """The same for a text, piece by piece, see `Fulfilment.stream`."""
         return self._ready().fulfilment.stream(order)
 
-    async def close(self, drain_seconds: float = 30.0) -> None:
+    async def close(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take nothing in any more, let what is inside finish for a while, then stop."""
         self._closing = True
         try:

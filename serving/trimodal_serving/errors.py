@@ -59,6 +59,8 @@ class ServingError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Whether and when to send the request again; openai-python retries 5xx unless told."""
+        if self.status == 401:
+            return {"x-should-retry": "false", "www-authenticate": "Bearer"}
         if self.retry_after is None:
             return {"x-should-retry": "false"}
         return {"retry-after": str(self.retry_after)}

@@ -4,7 +4,7 @@ made = await fulfilment.generate(Order(item, to=Modality.VISION))
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,7 @@ class Fulfilment:
             begun = samples.pop().media[Modality.TEXT] if beginning else None
             sample = samples[0] if samples else Sample(where, {}, 0)
             tasks = [Task(sample, begun, request, decoding, seed, room) for seed in order.seeds]
-            ticket.tokens = sum(task.cost for task in tasks)
+            ticket.settle(sum(task.cost for task in tasks))
             hears = [told, *[None] * (len(tasks) - 1)]
             futures = [self._scheduler.generate(*pair) for pair in zip(tasks, hears, strict=True)]
             made = await in_order(futures, [order.item] * len(futures))
@@ -107,7 +107,7 @@ class Fulfilment:
             self._model.sample_rate,
         )
 
-    async def stream(self, order: Order) -> "AsyncIterator[str | Made]":
+    async def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
         """A text as it grows, and in the end what `generate` returns.
 
         A character whose bytes have not all come yet is held back.

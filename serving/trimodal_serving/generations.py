@@ -4,7 +4,6 @@ generation = await generations.submit(task)
 """
 
 import asyncio
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,16 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimodal.packing import first_fit
+from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Results, Task
 from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
     from trimodal.models.generation import Generation
 
 MOST_BATCHES = 4
-"""Batches that take turns; each holds the keys and values of a token budget at most."""
-WINDOW = 4096
-"""Oldest outputs among which a batch is chosen."""
+"""Batches that take turns; each holds the keys and values of a token budget at most. A tenant that
+has none may have one more."""
 
 Told = Callable[[Sequence[int]], None]
 
@@ -32,12 +32,15 @@ class _Job:
     task: Task
     told: Told | None
     future: "asyncio.Future[Generation]"
+    flow: Flow
 
 
 @dataclass
 class _Batch:
     jobs: Sequence[_Job]
     composition: Composition
+    flow: Flow
+    """Of the output that it was begun for."""
     seconds: float = 0.0
 
 
@@ -67,9 +70,10 @@ class Generations:
         self._executor = executor
         self._token_budget = token_budget
         self._observe = observe
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: Turns[_Job] = Turns(PRICES)
         self._batches: deque[_Batch] = deque()
-        self._numbers = itertools.count()
+        self._spent: dict[Flow, float] = {}
+        """Seconds of the flows that have batches, those that came later begin with the least."""
 
     @property
     def busy(self) -> bool:
@@ -84,27 +88,26 @@ class Generations:
             told: called with the ids of a text so far, each time that it grew; if a neighbour made
                 the batch fail, they grow once more from the beginning.
         """
-        number = next(self._numbers)
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
-        self._jobs[number] = _Job(task, told, future)
-        future.add_done_callback(lambda _: self._jobs.pop(number, None))
+        flow = current().flow
+        number = self._jobs.add(flow, _Job(task, told, future, flow), task.cost)
+        future.add_done_callback(lambda _: self._jobs.drop(number))
         return future
 
     def unfinished(self) -> Iterator[asyncio.Future]:
         """Futures of all that waits or is being generated."""
-        for job in [*self._jobs.values(), *(job for batch in self._batches for job in batch.jobs)]:
+        for job in [*self._jobs, *(job for batch in self._batches for job in batch.jobs)]:
             yield job.future
 
     async def turn(self) -> None:
         """One step of one batch."""
-        if len(self._batches) < MOST_BATCHES:
-            self._start()
+        self._start()
         if not self._batches:  # all were cancelled a moment ago; their callbacks take them out
             await asyncio.sleep(0)
             return
-        batch = self._batches[0]
+        batch = self._next()
         if all(job.future.done() for job in batch.jobs):
-            self._batches.popleft()
+            self._end(batch)
             return
         start = time.monotonic()
         outcome: Mapping[int, Sequence[int]] | Results | Exception
@@ -113,33 +116,53 @@ class Generations:
             outcome = await loop.run_in_executor(self._executor, batch.composition.step)
         except Exception as error:
             outcome = error
-        batch.seconds += time.monotonic() - start
-        self._batches.popleft()
+        seconds = time.monotonic() - start
+        batch.seconds += seconds
+        self._spent[batch.flow] += seconds * PRICES[batch.flow[0]]
+        self._end(batch)
         if isinstance(outcome, Exception):
             self._split(batch, outcome)
         elif isinstance(outcome, list):
             self._observe(sum(job.task.cost for job in batch.jobs), batch.seconds)
             _deliver(batch.jobs, outcome)
         else:
-            self._batches.append(batch)
+            self._add(batch)
             for i, ids in outcome.items():
                 job = batch.jobs[i]
                 if job.told is not None and not job.future.done():
                     job.told(ids)
 
     def _start(self) -> None:
-        """A new batch of the oldest output and those of its kind that fit beside it."""
-        alive = (item for item in self._jobs.items() if not item[1].future.done())
-        waiting = list(itertools.islice(alive, WINDOW))
+        """A new batch of the output that is next and those of its kind that fit beside it."""
+        busy = {batch.flow for batch in self._batches}
+        self._spent = {flow: spent for flow, spent in self._spent.items() if flow in busy}
+        if len(self._batches) >= 2 * MOST_BATCHES:
+            return
+        waiting = [item for item in self._jobs.waiting() if not item[1].future.done()]
+        if len(self._batches) >= MOST_BATCHES:
+            waiting = [item for item in waiting if item[1].flow not in self._spent]
         if not waiting:
             return
         kind = waiting[0][1].task.kind
         alike = [(number, job) for number, job in waiting if job.task.kind == kind]
         chosen = first_fit([job.task.held for _, job in alike], self._token_budget)[0]
-        self._begin([self._jobs.pop(alike[i][0]) for i in chosen])
+        self._begin(self._jobs.take([alike[i][0] for i in chosen]))
 
     def _begin(self, jobs: Sequence[_Job]) -> None:
-        self._batches.append(_Batch(jobs, self._compose([job.task for job in jobs])))
+        composition = self._compose([job.task for job in jobs])
+        self._add(_Batch(jobs, composition, jobs[0].flow))
+
+    def _add(self, batch: _Batch) -> None:
+        self._batches.append(batch)
+        self._spent.setdefault(batch.flow, min(self._spent.values(), default=0.0))
+
+    def _next(self) -> _Batch:
+        """The batch that waits longest, of those whose flow had the least."""
+        least = min(self._spent[batch.flow] for batch in self._batches)
+        return next(batch for batch in self._batches if self._spent[batch.flow] == least)
+
+    def _end(self, batch: _Batch) -> None:
+        self._batches.remove(batch)
 
     def _split(self, batch: _Batch, error: Exception) -> None:
         """Try the halves of a batch that failed, until the output that fails is alone."""

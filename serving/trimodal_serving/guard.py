@@ -7,11 +7,16 @@ import asyncio
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from trimodal_serving.access import Access
+from trimodal_serving.bodies import Bodies
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import ServingError, client_closed, internal
+from trimodal_serving.ledger import Ledger, Visit, route_of
 
 BODY_SECONDS = 30.0
 LINGER_SECONDS = 5.0
@@ -27,40 +32,96 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """An ASGI layer that reads bodies under limits, numbers requests and survives failures.
+    """An ASGI layer that lets in, reads bodies under limits, numbers requests, survives failures.
 
-    A body is counted as it arrives, whatever its headers claim, and must be complete in time.
+    Whether a request is let in is decided on its head, before any of its body is read. A body is
+    counted as it arrives, whatever its headers claim, and must be complete in time.
     """
 
-    def __init__(self, app: App, max_body_bytes: int, body_seconds: float = BODY_SECONDS) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: App,
+        max_body_bytes: int,
+        body_seconds: float = BODY_SECONDS,
+        access: Access | None = None,
+        ledger: Ledger | None = None,
+        door: Callable[[], None] | None = None,
+    ) -> None:
+        """Stand before an app.
+
+        Args:
+            app: what answers.
+            max_body_bytes: of a request.
+            body_seconds: in which its body must arrive.
+            access: who may do what; None lets everybody do everything.
+            ledger: where requests are written down.
+            door: refuses what would be computed while there is no room, before it is read.
+        """
+        self.app = app
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
-        self._bytes_in_flight = 0
+        self._access = access or Access()
+        self._ledger = ledger
+        self._door = door
+        self._bodies = Bodies(BODIES_IN_FLIGHT * max_body_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI protocol."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
-        answer = _Answer(send, _request_id(headers))
-        body = bytearray()
+        path = scope.get("path", "")
+        visit = Visit(_request_id(headers), route_of(path))
+        answer = _Answer(send, visit)
+        start = time.monotonic()
         try:
-            await self._read(headers, receive, body)
-            inner = {**scope, "request_id": answer.request_id}
-            await self._app(inner, _replayed(bytes(body), receive), answer.forward)
+            visit.caller = caller = self._access.enter(path, scope["headers"])
+            caller.request_id = visit.request_id
+            with acting(caller):
+                if self._door is not None and scope["method"] == "POST":
+                    self._door()
+                inner = {**scope, "request_id": visit.request_id, "visit": visit}
+                await self._serve(inner, headers, receive, answer, caller)
         except ServingError as error:
             await answer.refuse(error, receive)
         except Exception:
-            logger.exception("request %s failed", answer.request_id)
+            logger.exception("request %s failed", visit.request_id)
             await answer.refuse(internal(), receive)
         finally:
-            self._bytes_in_flight -= len(body)
+            visit.seconds = time.monotonic() - start
+            self._leave(visit)
 
-    async def _read(self, headers: dict[str, str], receive: Receive, body: bytearray) -> None:
+    def _leave(self, visit: Visit) -> None:
+        caller = visit.caller
+        if caller is not None:
+            if visit.status == 499 and not caller.usage.tokens:
+                caller.usage.tokens = caller.cost  # it was computed, though nobody waited for it
+            self._access.leave(caller)
+        if self._ledger is not None:
+            self._ledger.answered(visit)
+
+    async def _serve(
+        self,
+        scope: Message,
+        headers: dict[str, str],
+        receive: Receive,
+        answer: "_Answer",
+        caller: Caller,
+    ) -> None:
+        body = bytearray()
+        start = time.monotonic()
+        try:
+            await self._read(headers, receive, body, caller)
+            await self.app(scope, _replayed(bytes(body), receive), answer.forward)
+        finally:
+            self._bodies.give(caller.tenant, len(body), time.monotonic() - start)
+
+    async def _read(
+        self, headers: dict[str, str], receive: Receive, body: bytearray, caller: Caller
+    ) -> None:
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise ServingError(
                 415, "unsupported_content_encoding", "the body must not be compressed"
@@ -77,7 +138,9 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         raise client_closed()
                     chunk = message.get("body", b"")
-                    self._count(len(body) + len(chunk), len(chunk))
+                    if len(body) + len(chunk) > self._max_body_bytes:
+                        raise self._too_large()
+                    self._bodies.take(caller.tenant, len(chunk), alone=caller.key_id is None)
                     body += chunk
                     if not message.get("more_body", False):
                         return
@@ -85,15 +148,6 @@ class Guard:
             raise ServingError(
                 408, "body_timeout", f"the body did not arrive within {self._body_seconds:g} s"
             ) from None
-
-    def _count(self, size: int, added: int) -> None:
-        if size > self._max_body_bytes:
-            raise self._too_large()
-        if self._bytes_in_flight + added > BODIES_IN_FLIGHT * self._max_body_bytes:
-            raise ServingError(
-                503, "overloaded", "the server is receiving too much at once", retry_after=1
-            )
-        self._bytes_in_flight += added
 
     def _too_large(self) -> ServingError:
         limit = self._max_body_bytes / 1024**2
@@ -103,15 +157,16 @@ class Guard:
 class _Answer:
     """Sends one answer: the app's with the request's id, or a refusal."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self.request_id = request_id
+    def __init__(self, send: Send, visit: Visit) -> None:
+        self._visit = visit
         self._send = send
         self._started = False
 
     async def forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
-            tag = (b"x-request-id", self.request_id.encode())
+            self._visit.status = message["status"]
+            tag = (b"x-request-id", self._visit.request_id.encode())
             message = {**message, "headers": [*message.get("headers", []), tag]}
         await self._send(message)
 
@@ -121,6 +176,7 @@ class _Answer:
         A connection that is closed while the client still sends is reset, and the client would
         never see the answer.
         """
+        self._visit.reason = error.code
         if self._started:
             return
         body = json.dumps(error.envelope()).encode()

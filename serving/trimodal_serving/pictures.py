@@ -26,7 +26,8 @@ from trimodal_serving.orders import (
 from trimodal_serving.replies import Events, Reply, rendered, streamed
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine, Made
+    from trimodal_serving.fulfilment import Made
+    from trimodal_serving.service import Service
 
 MAX_PICTURES = 10
 MAX_PARTIAL = 3
@@ -44,7 +45,7 @@ class PictureRequest:
     stream: bool
 
 
-async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """Draw pictures of a text.
 
     Raises:
@@ -111,7 +112,7 @@ def _size(fields: Fields) -> tuple[int, int] | None:
     return int(found[2]), int(found[1])
 
 
-async def _events(engine: "Engine", request: PictureRequest) -> Events:
+async def _events(engine: "Service", request: PictureRequest) -> Events:
     """Each picture as soon as those before it are done; there are none that are half done."""
     orders = [replace(request.order, seeds=(seed,)) for seed in request.order.seeds]
     tasks = [asyncio.ensure_future(engine.generate(order)) for order in orders]

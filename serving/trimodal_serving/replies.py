@@ -14,7 +14,7 @@ from trimodal_serving.errors import internal
 from trimodal_serving.vectors import LABELS
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine
+    from trimodal_serving.service import Service
 
 PING_SECONDS = 15.0
 """Of silence in a stream, after which a comment keeps the connection open."""
@@ -32,7 +32,7 @@ class Reply:
     status: int = 200
 
 
-Answer = Callable[["Engine", str, str, bytes], Coroutine[Any, Any, Reply]]
+Answer = Callable[["Service", str, str, bytes], Coroutine[Any, Any, Reply]]
 """From the engine, the name of the model, the content type and the body of a request."""
 
 

@@ -1,11 +1,10 @@
-"""Who is next: samples to embed, oldest first and packed with what fits, or outputs to generate.
+"""Who is next: samples to embed, in fair turns and packed with what fits, or outputs to generate.
 
 vector = await scheduler.submit(sample)
 generation = await scheduler.generate(task)
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -17,16 +16,21 @@ import numpy as np
 from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
 from trimodal.packing import first_fit
+from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Task
 from trimodal_serving.errors import ServingError, internal
 from trimodal_serving.generations import Generations, Told
 from trimodal_serving.inputs import Input
+from trimodal_serving.meter import Meter, unmeasured
+from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
     from trimodal.models.generation import Generation
 
-WINDOW = 4096
-"""Oldest samples among which a batch is chosen, so that choosing never holds up the event loop."""
+SLICE_SECONDS = 0.05
+"""A batch takes about as long at most, while more than one tenant or priority sends work."""
+REMEMBERED_SECONDS = 10.0
+"""For which one counts as sending after its last sample."""
 
 Results = Sequence[np.ndarray | ServingError]
 T = TypeVar("T")
@@ -37,12 +41,14 @@ class _Job:
     sample: Sample
     cost: int
     future: asyncio.Future[np.ndarray]
+    since: float
 
 
 class Scheduler:
     """Feeds one worker thread; everything but the computing happens on the event loop.
 
     No sample waits for others to come: while a batch is computed the next one gathers by itself.
+    Priorities, then tenants, then modalities take turns; within one of these, the oldest is first.
     While there is both to embed and to generate, each gets half of the time: after a batch of
     samples come as many steps of generation as take the same time.
     """
@@ -54,6 +60,7 @@ class Scheduler:
         token_budget: int,
         observe: Callable[[int, float], None],
         compose: Callable[[Sequence[Task]], Composition] | None = None,
+        meter: Meter = unmeasured,
     ) -> None:
         """Start to work on the running event loop.
 
@@ -63,15 +70,19 @@ class Scheduler:
             token_budget: tokens of a batch.
             observe: told the tokens and the seconds of each batch.
             compose: makes a batch that generates; None if nothing is generated.
+            meter: told what is measured.
         """
         self._compute = compute
         self._executor = executor
         self._token_budget = token_budget
         self._observe = observe
-        self._jobs: dict[int, _Job] = {}
+        self._meter = meter
+        self._jobs: Turns[_Job] = Turns(PRICES)
         self._running: list[_Job] = []
-        self._numbers = itertools.count()
+        self._seen: dict[Flow, float] = {}
+        self._seconds_per_token = 0.0
         self._generations = compose and Generations(compose, executor, token_budget, observe)
+        self._batch_since: float | None = None
         self._lead = 0.0
         """Seconds that embedding had more than generating since both had something to do."""
         self._arrived = asyncio.Event()
@@ -83,12 +94,24 @@ class Scheduler:
         Raises, when awaited:
             ServingError: the model failed on this sample, or the server stops.
         """
-        number = next(self._numbers)
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self._jobs[number] = _Job(sample, embedding_cost(sample), future)
-        future.add_done_callback(lambda _: self._jobs.pop(number, None))
+        cost, flow = embedding_cost(sample), current().flow
+        self._seen[flow] = now = time.monotonic()
+        lane = "+".join(modality.data_name for modality in sorted(sample.media))
+        number = self._jobs.add((*flow, lane), _Job(sample, cost, future, now), cost)
+        future.add_done_callback(lambda done: self._left(number, done))
         self._arrived.set()
         return future
+
+    def _left(self, number: int, future: asyncio.Future[np.ndarray]) -> None:
+        self._jobs.drop(number)
+        if future.cancelled():
+            self._meter("cancelled_queue", 1)
+
+    @property
+    def batch_seconds(self) -> float:
+        """How long the model has been at one batch or step."""
+        return 0.0 if self._batch_since is None else time.monotonic() - self._batch_since
 
     def generate(self, task: Task, told: Told | None = None) -> "asyncio.Future[Generation]":
         """One generated output, see `Generations.submit`.
@@ -105,7 +128,7 @@ class Scheduler:
         """End; what waits or is being computed fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        futures = [job.future for job in [*self._running, *self._jobs.values()]]
+        futures = [job.future for job in [*self._running, *self._jobs]]
         for future in [*futures, *(self._generations.unfinished() if self._generations else ())]:
             if not future.done():
                 future.set_exception(
@@ -113,13 +136,20 @@ class Scheduler:
                 )
 
     def _next_batch(self) -> list[_Job]:
-        alive = (item for item in self._jobs.items() if not item[1].future.done())
-        waiting = list(itertools.islice(alive, WINDOW))
-        if not waiting:
+        alive = [item for item in self._jobs.waiting() if not item[1].future.done()]
+        if not alive:
             return []
-        # the first bin holds the oldest sample, so none is overtaken for ever
-        chosen = first_fit([job.cost for _, job in waiting], self._token_budget)[0]
-        return [self._jobs.pop(waiting[i][0]) for i in chosen]
+        # the first bin holds whoever is next, so none is overtaken for ever
+        chosen = first_fit([job.cost for _, job in alive], self._budget())[0]
+        return self._jobs.take([alive[i][0] for i in chosen])
+
+    def _budget(self) -> int:
+        """Tokens of the next batch: all that fit, or what keeps others from waiting for long."""
+        past = time.monotonic() - REMEMBERED_SECONDS
+        self._seen = {flow: last for flow, last in self._seen.items() if last >= past}
+        if len(self._seen) < 2 or not self._seconds_per_token:
+            return self._token_budget
+        return min(self._token_budget, max(1, int(SLICE_SECONDS / self._seconds_per_token)))
 
     async def _run(self) -> None:
         while True:
@@ -132,13 +162,14 @@ class Scheduler:
                 continue
             both = bool(self._jobs) and generations is not None
             self._lead = self._lead if both else 0.0
-            start = time.monotonic()
+            self._batch_since = start = time.monotonic()
             if generations is None or (self._jobs and self._lead <= 0):
                 await self._embed()
                 sign = 1
             else:
                 await generations.turn()
                 sign = -1
+            self._batch_since = None
             self._lead += sign * (time.monotonic() - start) if both else 0.0
 
     async def _embed(self) -> None:
@@ -154,9 +185,20 @@ class Scheduler:
             results = await loop.run_in_executor(self._executor, self._compute, samples)
         except Exception as error:
             results = [internal(cause=error) for _ in batch]
-        self._observe(sum(job.cost for job in batch), time.monotonic() - start)
+        self._measure(batch, start, time.monotonic() - start)
         _deliver(batch, results)
         self._running = []
+
+    def _measure(self, batch: Sequence[_Job], start: float, seconds: float) -> None:
+        tokens = sum(job.cost for job in batch)
+        measured, old = seconds / max(1, tokens), self._seconds_per_token
+        self._seconds_per_token = 0.8 * old + 0.2 * measured if old else measured
+        self._observe(tokens, seconds)
+        for job in batch:
+            self._meter("queue_wait_seconds", start - job.since)
+        self._meter("inference_seconds", seconds)
+        self._meter("batch_items", len(batch))
+        self._meter("batch_fill_ratio", tokens / self._token_budget)
 
 
 def _deliver(batch: Sequence[_Job], results: Results) -> None:

@@ -26,7 +26,8 @@ from trimodal_serving.replies import Events, Reply, streamed
 from trimodal_serving.sounds import FORMATS, VOICE, check_format, check_voice, encode
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine, Made
+    from trimodal_serving.fulfilment import Made
+    from trimodal_serving.service import Service
 
 MAX_CHARACTERS = 4096
 PIECE = 24 * 1024
@@ -46,7 +47,7 @@ class SpeechRequest:
     stream: bool
 
 
-async def answer(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """Read a text aloud.
 
     Raises:
@@ -61,7 +62,7 @@ async def answer(engine: "Engine", name: str, content_type: str, body: bytes) ->
     return Reply(data, media_type)
 
 
-async def _spoken(engine: "Engine", request: SpeechRequest) -> tuple[bytes, str, "Made"]:
+async def _spoken(engine: "Service", request: SpeechRequest) -> tuple[bytes, str, "Made"]:
     """The bytes of a file, its media type, and what it cost."""
     made = await engine.generate(request.order)
     samples = made.outputs[0]
@@ -70,7 +71,7 @@ async def _spoken(engine: "Engine", request: SpeechRequest) -> tuple[bytes, str,
     return *file, made
 
 
-async def _events(engine: "Engine", request: SpeechRequest) -> Events:
+async def _events(engine: "Service", request: SpeechRequest) -> Events:
     """The file in pieces; the model makes all of an utterance at once."""
     data, _, made = await _spoken(engine, request)
     for start in range(0, len(data), PIECE):

@@ -27,7 +27,7 @@ async def encode(call: Call) -> Reply:
     """
     call.engine.check()
     item = await asyncio.to_thread(_medium, call)
-    codes = await call.engine.codec.encode(item)
+    codes = await call.engine.encode(item)
     (modality,) = item.media
     return rendered(
         {
@@ -49,7 +49,7 @@ async def decode(call: Call) -> Reply:
     """
     call.engine.check()
     modality, codes, form = await asyncio.to_thread(_codes, call)
-    made = await call.engine.codec.decode(modality, codes)
+    made = await call.engine.decode(modality, codes)
     tree: dict[str, Any] = {
         "object": "medium",
         "model": call.served,

@@ -25,7 +25,8 @@ from trimodal_serving.orders import (
 from trimodal_serving.replies import Events, Reply, rendered, streamed
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine, Made
+    from trimodal_serving.fulfilment import Made
+    from trimodal_serving.service import Service
 
 FORMATS = ("json", "text", "verbose_json")
 NAMES = {"en": "english", "zh": "chinese"}
@@ -44,7 +45,7 @@ class TranscriptionRequest:
     stream: bool
 
 
-async def transcribe(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def transcribe(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """The words of an utterance.
 
     Raises:
@@ -57,7 +58,7 @@ async def transcribe(engine: "Engine", name: str, content_type: str, body: bytes
     return _rendered(request, await engine.generate(request.order), "transcribe")
 
 
-async def translate(engine: "Engine", name: str, content_type: str, body: bytes) -> Reply:
+async def translate(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """What an utterance says, in English.
 
     Raises:
@@ -166,7 +167,7 @@ def _usage(made: "Made") -> dict[str, Any]:
     }
 
 
-async def _events(engine: "Engine", request: TranscriptionRequest) -> Events:
+async def _events(engine: "Service", request: TranscriptionRequest) -> Events:
     async for piece in engine.stream(request.order):
         if isinstance(piece, str):
             yield {"type": "transcript.text.delta", "delta": piece}

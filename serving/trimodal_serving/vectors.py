@@ -17,7 +17,7 @@ from trimodal_serving.fields import Fields
 from trimodal_serving.inputs import Input
 
 if TYPE_CHECKING:
-    from trimodal_serving.engine import Engine
+    from trimodal_serving.service import Service
 
 DTYPES = ("float32", "int8", "uint8", "binary", "ubinary")
 LABELS = {Modality.VISION: "image", Modality.TEXT: "text", Modality.SPEECH: "audio"}
@@ -45,7 +45,7 @@ class Embedded:
 
 
 async def embed(
-    engine: "Engine", inputs: Sequence[Input], dimensions: int | None = None
+    engine: "Service", inputs: Sequence[Input], dimensions: int | None = None
 ) -> Embedded:
     """Embed inputs; cancelling this drops what is not being computed already.
 

@@ -22,6 +22,7 @@ NAMES = [
     "load",
 ]
 COMMANDS = [
+    "batch",
     "bench",
     "data",
     "embed",
@@ -29,6 +30,7 @@ COMMANDS = [
     "finetune",
     "generate",
     "judge",
+    "keys",
     "report",
     "runs",
     "serve",

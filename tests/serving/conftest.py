@@ -152,10 +152,8 @@ def serve() -> Callable[..., "Server"]:
 class Server:
     """A model behind a real socket, in a thread of this process."""
 
-    def __init__(
-        self, engine: Engine, max_body_bytes: int = 1 << 20, indexes: Path | None = None
-    ) -> None:
-        self._server = http_server(create_app(engine, "tiny", max_body_bytes, None, indexes))
+    def __init__(self, engine: Engine, max_body_bytes: int = 1 << 20, **options: Any) -> None:
+        self._server = http_server(create_app(engine, "tiny", max_body_bytes, **options))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
@@ -168,11 +166,12 @@ class Server:
         self._server.should_exit = True
         self._thread.join(20)
 
-    def wait_until_ready(self) -> "Server":
+    def wait_until_ready(self, key: str | None = None) -> "Server":
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
         transport = httpx.HTTPTransport(retries=5)
         with httpx.Client(transport=transport) as client:
             for _ in range(1000):
-                if client.get(f"{self.url}/readyz").status_code == 200:
+                if client.get(f"{self.url}/readyz", headers=headers).status_code == 200:
                     return self
                 time.sleep(0.01)
         raise AssertionError("the server did not become ready")

@@ -19,7 +19,7 @@ def test_the_request_that_crosses_the_line_is_let_in_and_the_next_is_not() -> No
 def test_a_corrected_ticket_makes_room() -> None:
     admission = Admission(capacity=10)
     with admission.admit(100) as ticket:
-        ticket.tokens = 3
+        ticket.settle(3)
         with admission.admit(4):
             assert admission.tokens == 7
 

@@ -49,6 +49,20 @@ def test_other_than_loopback_is_refused(host: str, capsys: pytest.CaptureFixture
     assert f"--host {host}: only loopback addresses" in capsys.readouterr().err
 
 
+def test_other_than_loopback_needs_keys_that_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys.json"
+    arguments = ["nowhere", "--host", "0.0.0.0", "--port", "0", "--keys", str(keys)]  # noqa: S104
+    assert run(*arguments) == 74
+    keys.write_text('{"keys": []}')
+    keys.chmod(0o644)
+    assert run(*arguments) == 74
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"{keys}: cannot be read" in first
+    assert f"chmod 600 {keys}" in second
+
+
 def test_the_refusal_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
@@ -72,6 +86,7 @@ def test_the_refusal_imports_nothing_heavy() -> None:
         (["--token-budget", "0"], "must be at least 1"),
         (["--max-body-mb", "0"], "must be at least 1"),
         (["--name", "a'b"], "--name: must be"),
+        (["--batch-seconds", "0"], "--batch-seconds: must be above 0"),
     ],
 )
 def test_other_options_are_refused(

@@ -14,6 +14,8 @@ from trimodal.models.decoding import Decoding
 from trimodal.models.generation import Request
 from trimodal.testing import assert_close
 from trimodal_serving import scheduler as module
+from trimodal_serving import turns
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.composition import Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.scheduler import Results, Scheduler
@@ -94,7 +96,7 @@ def test_cancelled_samples_never_reach_the_model(scripted: Any, text_sample: Mak
 def test_more_cancelled_samples_than_the_window_holds_do_not_stall(
     scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WINDOW", 2)
+    monkeypatch.setattr(turns, "WINDOW", 2)
 
     async def main() -> None:
         async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
@@ -198,10 +200,11 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "turns"), [(0, "gggggg"), (1, "egggggg"), (4, "egggegggee"), (9, "egggegggeeeeeee")]
+    ("waiting", "expected"),
+    [(0, "gggggg"), (1, "egggggg"), (4, "egggegggee"), (9, "egggegggeeeeeee")],
 )
 def test_embedding_and_generating_get_half_of_the_time_each(
-    text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch, waiting: int, turns: str
+    text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch, waiting: int, expected: str
 ) -> None:
     clock = Clock(monkeypatch)
     sample = text_sample("red")
@@ -216,7 +219,7 @@ def test_embedding_and_generating_get_half_of_the_time_each(
             await scheduler.stop()
 
     asyncio.run(main())
-    assert clock.turns == turns
+    assert clock.turns == expected
 
 
 def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
@@ -234,3 +237,29 @@ def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
             return [*await asyncio.gather(running, waiting, return_exceptions=True)]
 
     assert [result.code for result in asyncio.run(main())] == ["draining", "draining"]
+
+
+def test_a_tenant_waits_for_one_short_batch_of_another(
+    scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)  # batches of one, once there are two
+
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            scripted.gate.clear()
+            with acting(Caller("noisy")):
+                noise = [scheduler.submit(text_sample("red"))]
+                await entered(scripted)
+                noise += [scheduler.submit(text_sample(f"{i}")) for i in range(100)]
+            with acting(Caller("quiet")):
+                quiet = scheduler.submit(text_sample("quiet"))
+            with acting(Caller("quiet", priority="bulk")):
+                bulk = scheduler.submit(text_sample("bulk"))
+            scripted.gate.set()
+            await asyncio.gather(*noise, quiet, bulk)
+
+    asyncio.run(main())
+    order = [sample for batch in scripted.batches for sample in batch]
+    assert {len(batch) for batch in scripted.batches} == {1}
+    assert order.index("quiet") <= 2
+    assert order.index("bulk") <= 20

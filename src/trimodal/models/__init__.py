@@ -2,10 +2,10 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from trimodal.models.inference import cut
 from trimodal.models.loading import load
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel, TrimodalOutput
 from trimodal.processors import TrimodalProcessor
+from trimodal.vectors import cut
 
 __all__ = ["TrimodalConfig", "TrimodalModel", "TrimodalOutput", "cut", "load"]
 

@@ -42,9 +42,3 @@ def embed_samples(
             vectors["fused"][i] = z_NSE[row, next(iter(sample.media)) if alone else len(Modality)]
     model.train(was_training)
     return vectors
-
-
-def cut(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """The first `dim` numbers of each vector, brought back to unit norm (Kusupati et al., 2022)."""
-    prefix = vectors[..., :dim]
-    return prefix / np.linalg.norm(prefix, axis=-1, keepdims=True)

@@ -1,0 +1,167 @@
+"""Who may do what: everything but `/livez` needs a key, unless the server has none at all.
+
+access = Access(KeyFile("keys.json")); caller = access.enter(path, raw_headers)
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from trimodal.errors import StorageError
+from trimodal_serving.caller import PRIORITIES, Caller, Priority
+from trimodal_serving.errors import ServingError
+from trimodal_serving.keys import Key, KeyFile, find
+from trimodal_serving.quotas import Quota
+
+PUBLIC = "/livez"
+PRIORITY_HEADER = b"x-priority"
+LOOK_SECONDS = 1.0
+"""After which the file of keys is looked at again."""
+MAX_HEADER = 4096
+
+SCOPE_OF: dict[str, str | None] = {
+    "/readyz": None,
+    "/v1/models": None,
+    "/v1/audio/voices": None,
+    "/metrics": "metrics",
+    "/v1/embeddings": "embed",
+    "/v1/chat/completions": "generate",
+    "/v1/audio/transcriptions": "generate",
+    "/v1/audio/translations": "generate",
+    "/v1/audio/speech": "generate",
+    "/v1/images/generations": "generate",
+    "/v1/similarity": "embed",
+    "/v1/tokens/encode": "embed",
+    "/v1/tokens/decode": "embed",
+    "/v1/multimodalembeddings": "embed",
+    "/v2/embed": "embed",
+    "/embed": "embed",
+    "/info": None,
+    "/v2": None,
+    "/v2/health/live": None,
+    "/v2/health/ready": None,
+    "/openapi.json": None,
+    "/v1/indexes": "index",
+    "/v1/search": "index",
+}
+"""What a key needs for a path; None for any key. A path that is not here opens to no key that
+lacks any scope, so a route that somebody forgets here is closed."""
+PREFIXES = {"/v1/models/": None, "/v2/models/": "embed", "/v1/indexes/": "index"}
+"""The same of all paths below these."""
+
+logger = logging.getLogger(__name__)
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def scope_of(path: str) -> frozenset[str]:
+    """The scopes that a key needs for a path, exactly as the router sees it."""
+    prefixes = [prefix for prefix in PREFIXES if path.startswith(prefix)]
+    if path not in SCOPE_OF and not prefixes:
+        return frozenset(scope for scope in SCOPE_OF.values() if scope)
+    scope = SCOPE_OF[path] if path in SCOPE_OF else PREFIXES[prefixes[0]]
+    return frozenset() if scope is None else frozenset({scope})
+
+
+class Access:
+    """Decides on every request before anything of it is read but its head.
+
+    Without keys everybody is the same tenant and may do everything; the command then listens on
+    loopback only. With keys, changes of their file are seen within a second.
+    """
+
+    def __init__(self, file: KeyFile | None = None) -> None:
+        """Read the keys.
+
+        Raises:
+            StorageError: see `KeyFile.load`.
+        """
+        self._file = file
+        self._keys: Mapping[str, Key] = {} if file is None else file.load()
+        self._stamp = self._stamped()
+        self._looked = time.monotonic()
+        self._quotas: dict[str, tuple[Key, Quota]] = {}
+
+    def enter(self, path: str, headers: Headers) -> Caller:
+        """Let a request in; it has to `leave`.
+
+        Args:
+            path: as the router sees it.
+            headers: raw, so that one that is there twice is seen.
+
+        Raises:
+            ServingError: 401 without a valid key, 403 for a key that lacks a scope, 429 for one
+                that has nothing left.
+        """
+        headers = list(headers)
+        if self._file is None or path == PUBLIC:
+            return Caller(priority=_priority(headers, "interactive"))
+        self._look()
+        key = self._key(headers)
+        missing = scope_of(path) - set(key.scopes)
+        if missing:
+            message = f"the key lacks the scope {sorted(missing)[0]}"
+            raise ServingError(403, "missing_scope", message)
+        caller = Caller(key.tenant, key.id, _priority(headers, key.priority))
+        self._quota(key).enter()
+        return caller
+
+    def leave(self, caller: Caller) -> None:
+        """Charge a request's key for what it has used."""
+        if caller.key_id is not None and caller.key_id in self._quotas:
+            self._quotas[caller.key_id][1].leave(caller.usage)
+
+    def _key(self, headers: Headers) -> Key:
+        given = [value for name, value in headers if name == b"authorization"]
+        if not given:
+            raise _refused("missing_api_key", "a key is needed: Authorization: Bearer KEY")
+        scheme, _, secret = given[0].partition(b" ")
+        plain = len(given) == 1 and scheme.lower() == b"bearer" and len(secret) <= MAX_HEADER
+        key = find(self._keys, secret.strip().decode("latin-1") if plain else "")
+        if key is None:
+            raise _refused("invalid_api_key", "the key is not one of this server")
+        if not key.valid(datetime.now(UTC)):
+            raise _refused("expired_api_key", "the key has expired, or was revoked")
+        return key
+
+    def _quota(self, key: Key) -> Quota:
+        known = self._quotas.get(key.id)
+        if known is None or known[0].limits != key.limits:
+            known = self._quotas[key.id] = (key, Quota(key.limits))
+        return known[1]
+
+    def _look(self) -> None:
+        """Read the keys again if their file has changed; a broken file changes nothing."""
+        if self._file is None or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        stamp = self._stamped()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = self._file.load()
+        except StorageError as error:
+            logger.error("the keys stay as they were: %s", error)
+
+    def _stamped(self) -> tuple[int, ...]:
+        if self._file is None:
+            return ()
+        try:
+            status = self._file.path.stat()
+        except OSError:
+            return ()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _priority(headers: Headers, highest: str) -> Priority:
+    asked = [value.decode("latin-1") for name, value in headers if name == PRIORITY_HEADER]
+    if any(value not in PRIORITIES for value in asked):
+        message = f"x-priority must be one of {', '.join(PRIORITIES)}"
+        raise ServingError(400, "invalid_priority", message)
+    return "bulk" if "bulk" in (*asked, highest) else "interactive"
+
+
+def _refused(code: str, message: str) -> ServingError:
+    return ServingError(401, code, message)

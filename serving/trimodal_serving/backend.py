@@ -1,0 +1,195 @@
+"""An engine in a process of its own: requests from a channel in, results out.
+
+serve(sock, Setting(model="runs/demo/model"))
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trimodal.batch import Modality
+from trimodal.errors import ConfigError, TrimodalError
+from trimodal.schema import to_dict
+from trimodal_serving.admission import Admission
+from trimodal_serving.caller import Caller, acting
+from trimodal_serving.channel import BrokenChannelError, Channel, Tree
+from trimodal_serving.engine import Engine
+from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.logs import log_to_stderr
+from trimodal_serving.messages import Opened, Parcel, error_tree
+from trimodal_serving.worker import Embedder
+
+if TYPE_CHECKING:
+    from trimodal_serving.fulfilment import Made
+
+BEAT_SECONDS = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which model is computed, and how."""
+
+    model: str
+    device: str = "auto"
+    token_budget: int = 16_384
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def load_model(setting: Setting) -> Embedder:
+    """The model of a folder on its device.
+
+    Raises:
+        ConfigError: there is no such device.
+        StorageError: the folder is not a model.
+    """
+    import torch
+
+    from trimodal.models import load
+
+    device = setting.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this machine has no usable CUDA device")
+    return load(setting.model, device)
+
+
+def serve(sock: socket.socket, setting: Setting) -> None:
+    """Serve until the other side closes; the whole life of a process."""
+    log_to_stderr()
+    asyncio.run(_serve(sock, setting))
+
+
+async def _serve(sock: socket.socket, setting: Setting) -> None:
+    await Backend(await Channel.open(sock), lambda: load_model(setting), setting.token_budget).run()
+
+
+class Backend:
+    """Answers the messages of one channel with one engine.
+
+    In come `embed`, `encode`, `decode`, `generate` and `stream` with a number, `cancel` with the same number, and
+    `drain`. Out go `ready` or `failed` once, then by number `cost`, `piece`, `result` or `error`;
+    `beat` every quarter of a second says how long the model has been at one batch, and what was
+    measured since the last.
+    """
+
+    def __init__(self, channel: Channel, load: Callable[[], Embedder], token_budget: int) -> None:
+        self._channel = channel
+        self._measured: list[tuple[str, float]] = []
+        # how much may be inside is decided where requests arrive
+        self._engine = Engine(load, token_budget, Admission(math.inf), self._meter)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def _meter(self, name: str, value: float) -> None:
+        self._measured.append((name, value))
+
+    async def run(self) -> None:
+        """Load, then answer until the channel ends."""
+        background = [asyncio.create_task(self._beat()), asyncio.create_task(self._start())]
+        try:
+            while True:
+                tree, buffers = await self._channel.receive()
+                self._take(tree, buffers)
+        except EOFError:
+            pass
+        except BrokenChannelError:
+            logger.error("a message from the server was broken")
+        finally:
+            for task in [*background, *self._tasks.values()]:
+                task.cancel()
+            self._channel.close()
+            await self._engine.close(0)
+
+    async def _start(self) -> None:
+        try:
+            await self._engine.start()
+        except TrimodalError as error:
+            tree = {"kind": "failed", "code": error.exit_code, "message": str(error)}
+            self._channel.send(tree)
+            return
+        except Exception:
+            logger.exception("the model cannot be loaded")
+            self._channel.send({"kind": "failed", "code": 1, "message": ""})
+            return
+        engine = self._engine
+        tree = {"architecture": to_dict(engine.architecture), "generates": engine.generates}
+        # single floats are exact in JSON
+        tree["signature"] = engine.signature.tolist()
+        self._channel.send({"kind": "ready", **tree})
+
+    async def _beat(self) -> None:
+        while True:
+            measured, self._measured = self._measured, []
+            tree = {"kind": "beat", "batch_seconds": self._engine.batch_seconds}
+            self._channel.send({**tree, "measured": measured})
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _take(self, tree: Tree, buffers: list[bytes]) -> None:
+        kind, number = tree["kind"], tree["number"]
+        if kind == "cancel":
+            task = self._tasks.get(number)
+            if task is not None:
+                task.cancel()
+            return
+        task = asyncio.create_task(self._answer(kind, number, tree, Opened(buffers)))
+        self._tasks[number] = task
+        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+
+    async def _answer(self, kind: str, number: int, tree: Tree, opened: Opened) -> None:
+        def known(tokens: int) -> None:
+            self._channel.send({"kind": "cost", "number": number, "tokens": tokens})
+
+        caller = Caller(tree["tenant"], priority=tree["priority"], on_cost=known)
+        parcel = Parcel()
+        result: Tree = {"kind": "result", "number": number}
+        try:
+            with acting(caller):
+                result["result"] = await self._result(kind, number, tree, opened, parcel)
+        except ServingError as error:
+            self._refuse(number, tree["request_id"], error)
+        except Exception as error:
+            self._refuse(number, tree["request_id"], internal(cause=error))
+        else:
+            self._channel.send(result, parcel.buffers)
+            await self._channel.drain()
+
+    async def _result(
+        self, kind: str, number: int, tree: Tree, opened: Opened, parcel: Parcel
+    ) -> Tree:
+        engine = self._engine
+        if kind == "embed":
+            return parcel.embeddings(await engine.embed(opened.inputs(tree["inputs"])))
+        if kind == "encode":
+            (item,) = opened.inputs(tree["inputs"])
+            return asdict(await engine.encode(item))
+        if kind == "decode":
+            made = await engine.decode(Modality(tree["modality"]), tree["codes"])
+            return parcel.output(made)
+        if kind == "generate":
+            return parcel.made(await engine.generate(opened.order(tree["order"])))
+        return parcel.made(await self._stream(number, opened, tree))
+
+    async def _stream(self, number: int, opened: Opened, tree: Tree) -> "Made":
+        pieces = self._engine.stream(opened.order(tree["order"]))
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if not isinstance(piece, str):
+                    return piece
+                self._channel.send({"kind": "piece", "number": number, "text": piece})
+                await self._channel.drain()
+        raise internal()
+
+    def _refuse(self, number: int, request_id: str, error: ServingError) -> None:
+        if error.status == 500:
+            logger.error("request %s failed", request_id, exc_info=error)
+        self._channel.send({"kind": "error", "number": number, "error": error_tree(error)})

@@ -1,0 +1,1 @@
+"""Commands beside `trimodal serve`: one file a subcommand."""

@@ -1,0 +1,96 @@
+"""What was answered to whom: series for Prometheus, and a line of JSON for each request.
+
+ledger = Ledger(Metrics(), UsageLog("usage.jsonl")); ledger.answered(visit)
+"""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trimodal.errors import StorageError
+from trimodal_serving.access import PREFIXES, PUBLIC, SCOPE_OF
+from trimodal_serving.caller import Caller
+from trimodal_serving.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Visit:
+    """One request, as far as it may be written down."""
+
+    request_id: str
+    route: str
+    caller: Caller | None = None
+    """None until it got past the door."""
+    status: int = 499
+    reason: str | None = None
+    """The code of a refusal."""
+    seconds: float = 0.0
+
+
+def route_of(path: str) -> str:
+    """A path of the server's own, for labels; whatever else clients write is `other`."""
+    for prefix in PREFIXES:
+        if path.startswith(prefix):
+            return prefix + "{name}"
+    return path if path in SCOPE_OF or path == PUBLIC else "other"
+
+
+class UsageLog:
+    """A file to which a line is added for each request that was let in; it holds no content."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+        self._file = os.fdopen(handle, "ab", buffering=0)
+        self._broken = False
+
+    def write(self, visit: Visit, caller: Caller) -> None:
+        """Add a line; a full disk is complained about once, and fails no request."""
+        tree = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": visit.request_id,
+            "tenant": caller.tenant,
+            "key": caller.key_id,
+            "priority": caller.priority,
+            "route": visit.route,
+            "status": visit.status,
+            "code": visit.reason,
+            "seconds": round(visit.seconds, 4),
+            "tokens": caller.usage.tokens,
+            "pixels": caller.usage.pixels,
+            "audio_seconds": round(caller.usage.audio_seconds, 3),
+        }
+        try:
+            self._file.write(json.dumps(tree).encode() + b"\n")
+            self._broken = False
+        except OSError as error:
+            if not self._broken:
+                logger.error("the usage log cannot be written: %s", error.strerror)
+            self._broken = True
+
+
+class Ledger:
+    """Writes down each request once it is over."""
+
+    def __init__(self, metrics: Metrics, usage: UsageLog | None = None) -> None:
+        self.metrics = metrics
+        self._usage = usage
+
+    def answered(self, visit: Visit) -> None:
+        """Write down a request."""
+        caller = visit.caller
+        self.metrics.answered(visit.route, visit.status, visit.reason, visit.seconds, caller)
+        if self._usage is not None and caller is not None and visit.route != PUBLIC:
+            self._usage.write(visit, caller)

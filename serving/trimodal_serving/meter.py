@@ -1,0 +1,24 @@
+"""What is measured where work is done, by name; `metrics` shows it to Prometheus.
+
+meter("decode_seconds", 0.02)
+"""
+
+from collections.abc import Callable
+
+Meter = Callable[[str, float], None]
+MEASURED = (
+    "queue_wait_seconds",
+    "decode_seconds",
+    "inference_seconds",
+    "batch_items",
+    "seconds_per_token",
+    "batch_fill_ratio",
+    "worker_restarts",
+    "cancelled_decode",
+    "cancelled_queue",
+)
+"""Names that the engine uses; what is counted is worth 1 each time."""
+
+
+def unmeasured(_: str, __: float) -> None:
+    """The meter where nobody looks."""

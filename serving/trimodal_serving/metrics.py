@@ -1,0 +1,115 @@
+"""What Prometheus sees.
+
+metrics = Metrics(); metrics.meter("decode_seconds", 0.02); body = metrics.render()
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+
+from trimodal_serving.caller import Caller
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
+_HISTOGRAMS = {
+    "queue_wait_seconds": ("From a sample's arrival in the queue to its batch.", SECONDS),
+    "decode_seconds": ("Opening and tokenising the media of a request.", SECONDS),
+    "inference_seconds": ("Of a batch on the model.", SECONDS),
+    "time_to_first_token_seconds": ("From a request to the first piece of its text.", SECONDS),
+    "batch_items": ("Samples of a batch.", ITEMS),
+    "batch_fill_ratio": ("Tokens of a batch over the token budget; nothing is padded.", SHARES),
+}
+_COUNTERS = {
+    "worker_restarts": "Processes of the model that were replaced.",
+    "nonfinite": "Requests whose vector or output was not finite, and was not sent.",
+}
+CANCELLED = "cancelled_"
+NONFINITE = "nonfinite_output"
+
+
+class Metrics:
+    """Series of one server in a registry of their own; labels take no value that clients choose."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        name = "trimodal_{}".format
+        self._histograms = {
+            key: Histogram(name(key), text, buckets=buckets, registry=registry)
+            for key, (text, buckets) in _HISTOGRAMS.items()
+        }
+        self._counters = {
+            key: Counter(name(key), text, registry=registry) for key, text in _COUNTERS.items()
+        }
+        self._cancelled = Counter(
+            name("cancelled"), "Work given up since its client left.", ["stage"], registry=registry
+        )
+        self._rejected = Counter(
+            name("rejected"), "Requests that were refused, by code.", ["reason"], registry=registry
+        )
+        self._requests = Counter(name("requests"), "Answers.", ["route", "code"], registry=registry)
+        self._durations = Histogram(
+            name("request_duration_seconds"),
+            "From the head of a request to the end of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        tenant, text = ["tenant"], "Of a tenant's requests."
+        self._tenant = {
+            key: Counter(name(f"tenant_{key}"), text, tenant, registry=registry)
+            for key in ("requests", "tokens", "pixels", "audio_seconds")
+        }
+        self._inflight = Gauge(name("inflight"), "Requests inside.", registry=registry)
+        self._cost = Gauge(name("queue_cost"), "Tokens of the requests inside.", registry=registry)
+        self._ready = Gauge(name("ready"), "Whether requests are answered.", registry=registry)
+
+    def watch(
+        self, requests: Callable[[], int], cost: Callable[[], int], ready: Callable[[], bool]
+    ) -> None:
+        """Ask for what changes all the time when somebody looks."""
+        self._inflight.set_function(requests)
+        self._cost.set_function(cost)
+        self._ready.set_function(ready)
+
+    def meter(self, name: str, value: float) -> None:
+        """Take what an engine measures; what is not shown is passed over."""
+        if name in self._histograms:
+            self._histograms[name].observe(value)
+        elif name in self._counters:
+            self._counters[name].inc(value)
+        elif name.startswith(CANCELLED):
+            self._cancelled.labels(name.removeprefix(CANCELLED)).inc(value)
+
+    def answered(
+        self, route: str, status: int, reason: str | None, seconds: float, caller: Caller | None
+    ) -> None:
+        """Count a request.
+
+        Args:
+            route: one of the server's, or `other`.
+            status: of the answer.
+            reason: the code of a refusal.
+            seconds: it took.
+            caller: None if it did not get past the door.
+        """
+        self._requests.labels(route, str(status)).inc()
+        self._durations.labels(route).observe(seconds)
+        if reason is not None:
+            self._rejected.labels(reason).inc()
+        if reason == NONFINITE:
+            self._counters["nonfinite"].inc()
+        if caller is None:
+            return
+        usage = caller.usage
+        self._tenant["requests"].labels(caller.tenant).inc()
+        self._tenant["tokens"].labels(caller.tenant).inc(usage.tokens)
+        self._tenant["pixels"].labels(caller.tenant).inc(usage.pixels)
+        self._tenant["audio_seconds"].labels(caller.tenant).inc(usage.audio_seconds)
+
+    def render(self) -> bytes:
+        """All series as text, see `CONTENT_TYPE`."""
+        return generate_latest(self._registry)

@@ -1,0 +1,135 @@
+"""The messages of a backend, with the backend in this process."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimodal.batch import Modality
+from trimodal.errors import ConfigError, StorageError
+from trimodal.models import TrimodalModel
+from trimodal.testing import assert_close
+from trimodal_serving.backend import Backend, Setting, load_model
+from trimodal_serving.channel import Channel
+from trimodal_serving.inputs import Input, parse_inputs
+from trimodal_serving.messages import Opened, Parcel
+from trimodal_serving.orders import Order
+
+WHOSE = {"tenant": "alice", "priority": "interactive", "request_id": "r1"}
+
+
+@asynccontextmanager
+async def talking(load: Callable[[], Any]) -> AsyncIterator[Channel]:
+    ours, theirs = socket.socketpair()
+    backend = asyncio.create_task(Backend(await Channel.open(theirs), load, 16_384).run())
+    channel = await Channel.open(ours)
+    yield channel
+    channel.close()
+    await backend
+
+
+async def heard(channel: Channel, *kinds: str) -> tuple[dict[str, Any], list[bytes]]:
+    """The next message of one of these kinds."""
+    while True:
+        tree, buffers = await channel.receive()
+        if tree["kind"] in kinds:
+            return tree, buffers
+
+
+def embed(channel: Channel, number: int, *inputs: Any) -> None:
+    parcel = Parcel()
+    tree = parcel.inputs(parse_inputs(list(inputs), None))
+    message = {"kind": "embed", "number": number, "inputs": tree, **WHOSE}
+    channel.send(message, parcel.buffers)
+
+
+def test_it_says_what_it_has_loaded_and_answers(model: TrimodalModel) -> None:
+    async def main() -> None:
+        async with talking(lambda: model) as channel:
+            ready, _ = await heard(channel, "ready", "failed")
+            assert ready["generates"] == list(model.config.generates)
+            embed(channel, 5, "red", "blue")
+            cost, _ = await heard(channel, "cost", "result")
+            assert (cost["kind"], cost["number"]) == ("cost", 5)
+            tree, buffers = await heard(channel, "result", "error")
+            vectors = Opened(buffers).array(tree["result"]["vectors"])
+            assert_close(vectors, model.embed(text=["red", "blue"])["text"], "served-vs-offline")
+            embed(channel, 6, "red", {"image": "AAAA"})
+            error = (await heard(channel, "error"))[0]["error"]
+            assert (error["code"], error["param"]) == ("invalid_image", "input[1]")
+            beat, _ = await heard(channel, "beat")
+            assert beat["batch_seconds"] == 0
+            assert "decode_seconds" in [name for name, _ in beat["measured"]]
+
+    asyncio.run(main())
+
+
+def test_texts_come_piece_by_piece(model: TrimodalModel) -> None:
+    async def main() -> None:
+        async with talking(lambda: model) as channel:
+            await heard(channel, "ready")
+            item = Input("input", {Modality.TEXT: "red"})
+            parcel = Parcel()
+            tree = parcel.order(Order(item=item, to=Modality.TEXT, lang="zh"))
+            channel.send({"kind": "stream", "number": 1, "order": tree, **WHOSE}, parcel.buffers)
+            pieces = ""
+            while True:
+                said, buffers = await heard(channel, "piece", "result", "error")
+                if said["kind"] != "piece":
+                    break
+                pieces += said["text"]
+            assert Opened(buffers).made(said["result"]).outputs == [pieces]
+
+    asyncio.run(main())
+
+
+def test_what_is_cancelled_is_not_computed(scripted: Any) -> None:
+    async def main() -> None:
+        async with talking(lambda: scripted) as channel:
+            await heard(channel, "ready")
+            scripted.batches.clear()
+            scripted.entered.clear()
+            scripted.gate.clear()
+            embed(channel, 1, "red")
+            assert await asyncio.to_thread(scripted.entered.wait, 20)
+            embed(channel, 2, "blue")
+            while (await heard(channel, "cost"))[0]["number"] != 2:
+                pass
+            channel.send({"kind": "cancel", "number": 2})
+            embed(channel, 3, "white", "black")
+            while (await heard(channel, "cost"))[0]["number"] != 3:
+                pass
+            beat: dict[str, Any] = {"batch_seconds": 0.0}
+            while not beat["batch_seconds"]:
+                beat, _ = await heard(channel, "beat")
+            scripted.gate.set()
+            done = [(await heard(channel, "result", "error"))[0]["number"] for _ in range(2)]
+            assert sorted(done) == [1, 3]
+            assert [len(batch) for batch in scripted.batches] == [1, 2]
+
+    asyncio.run(main())
+
+
+def test_a_model_that_cannot_be_loaded_is_told() -> None:
+    def load() -> Any:
+        raise StorageError("the folder is empty")
+
+    async def main() -> None:
+        async with talking(load) as channel:
+            failed, _ = await heard(channel, "ready", "failed")
+            assert (failed["code"], failed["message"]) == (74, "the folder is empty")
+
+    asyncio.run(main())
+
+
+def test_a_device_that_is_not_there_is_refused(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no usable CUDA device"):
+        load_model(Setting(str(model_folder), "cuda"))
+    assert load_model(Setting(str(model_folder))).architecture

@@ -1,0 +1,41 @@
+"""The process that forks, for real; it is started once, since it imports for seconds."""
+
+import asyncio
+import os
+import select
+from pathlib import Path
+
+from trimodal_serving.backend import Setting
+from trimodal_serving.nursery import Child, Nursery, NurseryLostError
+
+
+def ended(child: Child) -> bool:
+    """Whether the process of a handle has ended."""
+    return bool(select.select([child.handle], [], [], 60)[0])
+
+
+def test_it_forks_and_takes_its_children_along(model_folder: Path) -> None:
+    async def main() -> None:
+        nursery = await Nursery.start()
+        setting = Setting(str(model_folder))
+        one, other, third = [await nursery.spawn(setting) for _ in range(3)]
+        assert len({one.pid, other.pid, third.pid}) == 3
+        assert os.getsid(one.pid) == os.getsid(other.pid) != os.getsid(0)
+        one.kill()
+        assert await asyncio.to_thread(ended, one)
+        one.kill()  # once more does nothing, not even to another process of that number
+        third.channel.close()  # a child that nobody talks to ends by itself
+        assert await asyncio.to_thread(ended, third)
+        tree, _ = await other.channel.receive()
+        assert tree["kind"] in ("beat", "ready")
+        await nursery.close()
+        assert await asyncio.to_thread(ended, other)
+        for child in (one, other, third):
+            child.release()
+        try:
+            await nursery.spawn(setting)
+        except NurseryLostError:
+            return
+        raise AssertionError("a closed nursery forked")
+
+    asyncio.run(main())
