@@ -9,7 +9,7 @@ import base64
 import json
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mteb
 import numpy as np
@@ -142,7 +142,7 @@ def main() -> None:
         ServerEncoder(options.model, options.name) if remote else LibraryEncoder(options.model)
     )
     tasks = mteb.get_tasks(tasks=options.tasks)
-    for result in mteb.evaluate(encoder, tasks, cache=None).task_results:
+    for result in mteb.evaluate(cast("Any", encoder), tasks, cache=None).task_results:
         print(result.task_name, f"{result.get_score():.4f}")
 
 

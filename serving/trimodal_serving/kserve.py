@@ -212,8 +212,13 @@ def _flat(data: Any) -> list[str | bytes] | None:
     """The strings of a list, or of a list of lists of one."""
     if not isinstance(data, list):
         return None
-    flat = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in data]
-    return flat if all(isinstance(one, str) for one in flat) else None
+    found: list[str | bytes] = []
+    for one in data:
+        value = one[0] if isinstance(one, list) and len(one) == 1 else one
+        if not isinstance(value, str):
+            return None
+        found.append(value)
+    return found
 
 
 def _unpacked(data: bytes) -> list[str | bytes] | None:

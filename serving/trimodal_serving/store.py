@@ -227,9 +227,11 @@ class Index:
     async def delete(self, condition: Condition) -> int:
         """Delete what a condition is true of; returns how many items that were."""
         async with self._lock:
-            result = await self._table.delete(_expression(condition))
+            before = await self.count()
+            await self._table.delete(_expression(condition))
+            number = before - await self.count()
             await self._written()
-        return result.num_deleted_rows
+        return number
 
     async def _written(self) -> None:
         self._writes += 1

@@ -45,7 +45,7 @@ def test_an_index_from_its_making_to_its_end(served: str) -> None:
         {"id": "b", "input": "blue", "metadata": {"year": 2025}},
     ]
     assert sent(f"{index}/pets/items", {"model": "tiny", "items": items})["put"] == 2
-    tree = {"model": "tiny", "index": "pets", "query": "blue"}
+    tree: dict[str, Any] = {"model": "tiny", "index": "pets", "query": "blue"}
     data = sent(f"{served}/v1/search", tree)["data"]
     assert [one["id"] for one in data] == ["b", "a"]
     tree["filter"] = {"year": {"lt": 2025}}

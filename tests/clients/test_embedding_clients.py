@@ -9,7 +9,9 @@ import numpy as np
 import openai
 import pytest
 import tritonclient.http
+import tritonclient.utils
 import voyageai
+import voyageai.error
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from PIL import Image

@@ -47,7 +47,7 @@ class Colours(AbsTaskRetrieval):
         bibtex_citation="",
     )
 
-    def load_data(self, **_: Any) -> None:
+    def load_data(self, num_proc: int | None = None, *_: Any, **__: Any) -> None:
         """Made, not fetched."""
         pictures = [Image.new("RGB", (8, 8), colour) for colour in COLOURS.values()]
         names = list(COLOURS)

@@ -2,16 +2,18 @@ import base64
 import json
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from trimodal.batch import Modality
+from trimodal.models import TrimodalModel, cut
 from trimodal_serving.embeddings import EmbeddingRequest, render
 from trimodal_serving.embeddings import parse as parse_fields
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import Fields, parse_json
 from trimodal_serving.inputs import Input
-from trimodal_serving.vectors import Embedded
+from trimodal_serving.vectors import Embedded, quantised
 
 GOOD: dict[str, Any] = {"model": "tiny", "input": "a"}
 
@@ -167,3 +169,61 @@ def test_both_encodings_give_back_every_bit() -> None:
     packed = [item["embedding"] for item in answer("base64", vectors)["data"]]
     read = [np.frombuffer(base64.b64decode(text), dtype="<f4") for text in packed]
     assert (np.array(read) == vectors).all()
+
+
+def form(base_url: str, *parts: Any) -> httpx.Response:
+    return httpx.post(f"{base_url}/v1/embeddings", files=[("model", (None, "tiny")), *parts])
+
+
+def test_a_form_is_embedded_in_the_order_of_its_parts(
+    base_url: str, model: TrimodalModel, png: bytes, wav: bytes
+) -> None:
+    parts = [("file", ("a", wav)), ("text", (None, "red")), ("file", ("b", png))]
+    data = form(base_url, *parts, ("dimensions", (None, "8"))).json()["data"]
+    assert [item["modality"] for item in data] == ["audio", "text", "image"]
+    expected = model.embed(
+        speech=[wav, None, None], text=[None, "red", None], image=[None, None, png]
+    )["fused"]
+    found = np.array([item["embedding"] for item in data])
+    assert np.abs(found - cut(expected, 8)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "param"),
+    [
+        (("user", (None, "x")), "missing_field", "file"),
+        (("file", ("a.txt", b"nothing")), "unsupported_format", "file[0]"),
+        (("file", ("a.png", b"")), "unsupported_format", "file[0]"),
+        (("file", ("a.png", b"\x89PNG cut")), "invalid_image", "file[0]"),
+        (("text", (None, " ")), "empty_input", "text[0]"),
+        (("image", ("a.png", b"x")), "unknown_field", None),
+        (("colour", (None, "red")), "unknown_field", "colour"),
+        (("dimensions", (None, "x")), "invalid_dimensions", "dimensions"),
+    ],
+)
+def test_a_bad_form_is_named(base_url: str, part: Any, code: str, param: str | None) -> None:
+    refused = form(base_url, part)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, code, param)
+
+
+def test_token_ids_must_be_those_of_pieces(base_url: str) -> None:
+    for ids, code in (([[-1]], "invalid_token"), ([[99_999]], "invalid_token")):
+        tree = {"model": "tiny", "input": ids, "token_ids": True}
+        refused = httpx.post(f"{base_url}/v1/embeddings", json=tree)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["param"]) == (400, code, "input[0]")
+    tree = {"model": "tiny", "input": [[1] * 49], "token_ids": True}
+    error = httpx.post(f"{base_url}/v1/embeddings", json=tree).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "input[0]")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "binary", "ubinary"])
+def test_bytes_of_every_type(base_url: str, model: TrimodalModel, dtype: str) -> None:
+    tree = {"model": "tiny", "input": ["red", "blue"], "embedding_dtype": dtype}
+    accept = {"accept": "application/octet-stream"}
+    answer = httpx.post(f"{base_url}/v1/embeddings", json=tree, headers=accept)
+    rows = quantised(model.embed(text=["red", "blue"])["text"], dtype)
+    assert answer.headers["x-embedding-dtype"] == dtype
+    assert answer.headers["x-embedding-shape"] == f"2,{rows.shape[1]}"
+    assert answer.content == rows.tobytes()

@@ -7,6 +7,7 @@ import pytest
 from trimodal.models import TrimodalModel
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import Fields
+from trimodal_serving.inputs import Keep
 from trimodal_serving.tei import parse
 
 
@@ -45,7 +46,8 @@ def test_a_long_text_loses_the_end_that_is_said(base_url: str, model: TrimodalMo
     text = " ".join(words)
     assert model.processor is not None
     vectors = {}
-    for side, keep in (("Right", "start"), ("Left", "end")):
+    sides: dict[str, Keep] = {"Right": "start", "Left": "end"}
+    for side, keep in sides.items():
         tree = {"inputs": [text, "red"], "truncate": True, "truncation_direction": side}
         vectors[side] = np.array(httpx.post(f"{base_url}/embed", json=tree).json())[0]
         medium = model.processor.text.medium(text, keep)

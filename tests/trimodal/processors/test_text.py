@@ -92,6 +92,40 @@ def test_the_longest_text_is_taken() -> None:
     assert PROCESSOR.medium("square " * 24).num_tokens <= 48
 
 
+def test_either_end_of_a_text_that_is_too_long_may_remain() -> None:
+    longer = TextProcessor(PROCESSOR.proto, VOCABULARY, max_tokens=200)
+    text = "a red square is red " * 8
+    whole = longer.medium(text).features.tolist()
+    assert len(whole) > 48
+    assert PROCESSOR.medium(text, "start").features.tolist() == whole[:48]
+    assert PROCESSOR.medium(text, "end").features.tolist() == whole[-48:]
+    for keep in (None, "start", "end"):
+        assert PROCESSOR.medium("red", keep).features.equal(PROCESSOR.medium("red").features)
+
+
+def test_a_text_may_be_given_as_its_pieces() -> None:
+    medium = PROCESSOR.medium("a red square")
+    pieces = (medium.features - VOCABULARY.text.start).tolist()
+    again = PROCESSOR.of_pieces(pieces)
+    assert again.features.equal(medium.features)
+    assert (again.num_tokens, again.grid) == (medium.num_tokens, medium.grid)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "code"),
+    [
+        ([], "empty_input"),
+        ([1] * 49, "context_length_exceeded"),
+        ([-1], "invalid_token"),
+        ([PROCESSOR.num_pieces], "invalid_token"),
+    ],
+)
+def test_other_pieces_are_refused(pieces: list[int], code: str) -> None:
+    with pytest.raises(DataError) as caught:
+        PROCESSOR.of_pieces(pieces)
+    assert caught.value.code == code
+
+
 def test_a_tokenizer_is_trained_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "text.model"
     corpus = [f"the {word} of the day is {n}" for n in range(20) for word in ("word", "song", "词")]
