@@ -65,7 +65,7 @@ def test_results_come_back_as_they_are_and_in_order() -> None:
     def stranger() -> Callable[[Any], Any]:
         raise StorageError("m is not a model folder")
 
-    with pytest.raises(StorageError, match="^m is not a model folder$"):
+    with pytest.raises(StorageError, match=r"^m is not a model folder$"):
         list(Cluster().map(stranger, [1]))
 
 

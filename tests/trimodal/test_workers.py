@@ -52,7 +52,7 @@ def test_the_error_of_a_part_is_that_of_the_job(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_worker_that_cannot_be_made_says_why(count: int) -> None:
-    with pytest.raises(StorageError, match="^m is not a model folder$"):
+    with pytest.raises(StorageError, match=r"^m is not a model folder$"):
         list(Processes(count).map(stranger, range(2)))
 
 
