@@ -1,7 +1,5 @@
 import hashlib
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +65,6 @@ def test_what_is_counted_is_there(tmp_path: Path, manifest: Path) -> None:
     for shard in done.shards:
         assert shard.size == len(found[shard.name])
         assert shard.sha256 == hashlib.sha256(found[shard.name]).hexdigest()
-
-
-def test_each_sample_has_a_key_and_its_files_beside_each_other(
-    tmp_path: Path, manifest: Path
-) -> None:
-    import_manifest(manifest, tmp_path / "shards", CUTS)
-    with tarfile.open(tmp_path / "shards" / "shard-00000.tar") as tar:
-        names = tar.getnames()
-        row = json.load(tar.extractfile("000000003.json") or io.BytesIO())
-    assert names[:4] == [f"000000000.{end}" for end in ("json", "png", "wav", "question.wav")]
-    keys = [name.partition(".")[0] for name in names]
-    assert sorted(set(keys)) == [f"{i:09d}" for i in range(7)]
-    assert keys == sorted(keys)
-    assert row["id"] == "train-3"
-    assert row["seen"] == {"by": [1, None]}
-    assert not row.keys() & {"image", "speech", "question_speech"}
 
 
 def test_the_bytes_depend_on_the_manifest_alone(tmp_path: Path, manifest: Path) -> None:
