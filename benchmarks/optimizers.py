@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from trimodal.config import RunConfig, SpeechAugmentConfig, VisionAugmentConfig, load_config
 from trimodal.data import read_manifest
@@ -50,11 +50,8 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         self.count, self.total, self.largest = 0, 0.0, 0.0
 
     @torch.no_grad()
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - it has two overloads
-        self, closure: Any = None
-    ) -> Tensor | None:
+    def step(self, closure: None = None) -> None:
         """One update; the weight of an iterate is the square of the largest rate so far."""
-        loss = None if closure is None else closure()
         self.count += 1
         self.largest = max(self.largest, self.param_groups[0]["lr"])
         self.total += self.largest**2
@@ -74,7 +71,6 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
                 y.lerp_(z, share)
                 y.add_(change, alpha=group["lr"] * (beta * (1 - share) - 1))
                 z.sub_(change, alpha=group["lr"])
-        return loss
 
     @torch.no_grad()
     def averaged(self) -> None:

@@ -36,14 +36,12 @@ class CodebookUsage:
     ) -> None:
         self.device = device
         self.vocabulary = Vocabulary(config.model.vocabulary)
+        asked = [Modality[name.upper()] for name in config.objectives.tokenized]
         codes = processor.codes
-        self._recent: dict[Modality, deque[Tensor]] = {}
-        self._sizes: dict[Modality, int] = {}
-        for name in config.objectives.tokenized:
-            modality = Modality[name.upper()]
-            assert codes is not None  # noqa: S101 - the processor was built for these
-            self._sizes[modality] = codes.num_codes(modality)
-            self._recent[modality] = deque(maxlen=WINDOW)
+        self._sizes = {m: codes.num_codes(m) for m in asked} if codes is not None else {}
+        self._recent: dict[Modality, deque[Tensor]] = {
+            modality: deque(maxlen=WINDOW) for modality in self._sizes
+        }
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Count a step; every rank has to call it.

@@ -6,7 +6,6 @@ optimizer = MuonWithAdamW(hidden_groups, other_groups, config.training)
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trimodal.config import TrainingConfig
 
@@ -30,11 +29,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             inner.state = self.state
 
     @torch.no_grad()
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - it has two overloads
-        self, closure: Any = None
-    ) -> Tensor | None:
-        """Update both kinds of parameters."""
-        loss = None if closure is None else closure()
+    def step(self, closure: None = None) -> None:
+        """Update both kinds of parameters; gradients are there already."""
         for inner in self._inner:
             inner.step()
-        return loss
