@@ -79,8 +79,8 @@ class Backend:
 
     In come `embed`, `encode`, `decode`, `generate` and `stream` with a number, `cancel` with the
     same number, and `drain`. Out go `ready` or `failed` once, then by number `cost`, `piece`,
-    `result` or `error`; `beat` every quarter of a second says how long the model has been at one batch, and what was
-    measured since the last.
+    `result` or `error`; `beat` every quarter of a second says how long the model has been at one
+    batch, and what was measured since the last.
     """
 
     def __init__(self, channel: Channel, load: Callable[[], Embedder], token_budget: int) -> None:
