@@ -29,7 +29,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
             inner.state = self.state
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - torch has two overloads
+        self, closure: None = None
+    ) -> None:
         """Update both kinds of parameters; gradients are there already."""
         for inner in self._inner:
             inner.step()

@@ -126,7 +126,7 @@ def test_weights_that_are_no_floats_are_refused(model: TrimodalModel, tmp_path: 
     model.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     weights = load_file(path)
-    save_file({**weights, "logit_bias": torch.tensor(1)}, path)
+    save_file({**weights, "logit_bias": torch.tensor([1])}, path)
     with pytest.raises(StorageError, match="logit_bias has values of type I64, not floats"):
         trimodal.load(tmp_path)
     save_file({name: weight.bfloat16() for name, weight in weights.items()}, path)

@@ -13,7 +13,6 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.distributed_c10d import FileStore
 from torch.distributed.tensor import DTensor
 
 from trimodal.errors import ConfigError, StorageError
@@ -28,8 +27,8 @@ def accelerator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Acc
     """Of a launch of one process that asks for FSDP2."""
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(name, value)
-    store = FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    place = f"file://{tmp_path / 'store'}"
+    dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
     yield Accelerator(cpu=True)
     dist.destroy_process_group()
     AcceleratorState._reset_state(reset_partial_state=True)
