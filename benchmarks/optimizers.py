@@ -50,7 +50,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         self.count, self.total, self.largest = 0, 0.0, 0.0
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One update; the weight of an iterate is the square of the largest rate so far."""
         self.count += 1
         self.largest = max(self.largest, self.param_groups[0]["lr"])

@@ -29,7 +29,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             inner.state = self.state
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Update both kinds of parameters; gradients are there already."""
         for inner in self._inner:
             inner.step()
