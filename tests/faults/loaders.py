@@ -21,7 +21,7 @@ from forks import at, start, traces, train_whole, wait, wrap
 from trimodal.config import load_config
 from trimodal.training.trainer import Trainer
 
-PATIENCE = {"KILL": 600.0, "STOP": 8.0}
+PATIENCE = {"KILL": 600.0, "STOP": 20.0}
 """Seconds before a loader that is silent counts as lost; torch notices one that died by itself."""
 
 
