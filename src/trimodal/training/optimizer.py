@@ -12,15 +12,23 @@ import torch
 from torch import nn
 
 from trimodal.config import TrainingConfig
+from trimodal.errors import ConfigError
 from trimodal.models import TrimodalModel
 from trimodal.training.components import depths, place, rate_scale
 from trimodal.training.muon import MuonWithAdamW
+from trimodal.training.sharding import is_sharded
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) over `parameter_groups`, or Muon within the blocks."""
+    """AdamW (Loshchilov and Hutter, 2019) over `parameter_groups`, or Muon within the blocks.
+
+    Raises:
+        ConfigError: Muon, which needs whole matrices, for parameters that are spread over ranks.
+    """
     groups = parameter_groups(model, config.weight_decay, scales(model, config))
     if config.optimizer == "muon":
+        if is_sharded(model):
+            raise ConfigError("training.optimizer: muon cannot be used with FSDP, adamw can")
         return MuonWithAdamW(*split(model, groups), config)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8)
 

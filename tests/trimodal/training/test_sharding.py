@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from trimodal.config import TrainingConfig
 from trimodal.errors import ConfigError, StorageError
 from trimodal.models import TrimodalModel
 from trimodal.testing import tiny_model
+from trimodal.training.optimizer import build_optimizer
 from trimodal.training.parts import Parts
 from trimodal.training.sharding import gathered, is_sharded, own, prepare, restore_weights, whole
 
@@ -39,6 +41,12 @@ def test_every_parameter_is_spread(accelerator: Accelerator) -> None:
     model = prepare(accelerator, tiny_model())
     assert is_sharded(model)
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def test_muon_needs_whole_matrices(accelerator: Accelerator) -> None:
+    model = prepare(accelerator, tiny_model())
+    with pytest.raises(ConfigError, match="muon cannot be used with FSDP"):
+        build_optimizer(model, TrainingConfig(optimizer="muon"))
 
 
 def test_what_is_gathered_is_what_was_spread(accelerator: Accelerator) -> None:
