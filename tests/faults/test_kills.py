@@ -32,7 +32,7 @@ def test_an_average_survives_kills(harm: Harm, tree: dict[str, Any]) -> None:
         "layer_decay": {"trunk": 0.8},
         "learning_rate_scale": {"text": 0.5},
     }
-    found = harm("kills.py", kills=3, inside=2, workers=0, steps=24, seed=5)
+    found = harm("kills.py", kills=3, inside=2, workers=0, steps=24, seed=5)["0"]
     assert found["inside"] >= 1
     _holds(found, 24)
 
