@@ -9,8 +9,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,28 @@ from forks import at, start, traces, train_whole, wait, wrap
 from trimodal.config import load_config
 from trimodal.training.trainer import Trainer
 
-PATIENCE = {"KILL": 600.0, "STOP": 20.0}
-"""Seconds before a loader that is silent counts as lost; torch notices one that died by itself."""
+LOOKS = 0.2
+"""Seconds between two looks for a loader that is stopped."""
+
+
+class Hurried(threading.Timer):
+    """Runs out when a loader is stopped and not before, however slow a busy machine is."""
+
+    def run(self) -> None:
+        """Until it runs out or is cancelled."""
+        while not self.finished.wait(LOOKS):
+            if any(stopped(child.pid or 0) for child in multiprocessing.active_children()):
+                self.function(*self.args, **self.kwargs)
+                self.finished.set()
+
+
+def stopped(pid: int) -> bool:
+    """Whether a process is, by what stands behind its name."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    except OSError:
+        return False
+    return state.split()[0] == "T"
 
 
 def harming(number: signal.Signals, steps: set[int]) -> Callable[[], None]:
@@ -34,7 +54,11 @@ def harming(number: signal.Signals, steps: set[int]) -> Callable[[], None]:
             os.kill(pids[self.step % len(pids)], number)
         return taken(self, *arguments)
 
-    return lambda: wrap(Trainer, "_train_step", train_step)
+    def patch() -> None:
+        wrap(Trainer, "_train_step", train_step)
+        wrap(threading, "Timer", lambda _, *arguments: Hurried(*arguments))
+
+    return patch
 
 
 def main() -> None:
@@ -52,8 +76,7 @@ def main() -> None:
     steps = {i * (last // (options.losses + 1)) for i in range(1, options.losses + 1)}
     found = {}
     for harm in options.harms.split(","):
-        data = replace(config.data, loader_seconds=PATIENCE[harm])
-        victim = replace(at(config, harm), data=data)
+        victim = at(config, harm)
         found[harm] = {
             "status": wait(start(victim, before=harming(signal.Signals[f"SIG{harm}"], steps))),
             "traces": traces(victim) == traces(whole),
