@@ -4,13 +4,14 @@ for batches in load_steps(feed, first=0, last=1000, data=config.data): ...
 """
 
 import multiprocessing
-import signal
 import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trimodal.batch import Batch
 from trimodal.config import DataConfig
@@ -74,7 +75,7 @@ def _delivered(
         prefetch_factor=4 if workers else None,
         worker_init_fn=follow_parent if workers else None,
     )
-    iterator = _without_handler(loader)
+    iterator = _unwatched(loader)
     while True:
         # one that hangs may do so while it hands over a batch, where no wait of ours would end
         patience = threading.Timer(data.loader_seconds, _kill, [others])
@@ -102,18 +103,18 @@ def _kill(others: set[BaseProcess]) -> None:
         child.kill()
 
 
-def _without_handler(
+def _unwatched(
     loader: DataLoader[list[Batch] | TrimodalError],
 ) -> Iterator[list[Batch] | TrimodalError]:
     """An iterator that tells of a lost process when it is asked for a batch.
 
-    torch would raise from a signal handler as well, anywhere in the midst of a step.
+    torch would raise from its signal handler as well, anywhere in the midst of a step, and the
+    handler may be there already, set by a loader of someone else.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    former = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
-    signal.signal(signal.SIGCHLD, former or signal.SIG_DFL)
+    if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator._worker_pids_set:
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
     return iterator
 
 

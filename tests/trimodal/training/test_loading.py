@@ -3,9 +3,11 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from trimodal.config import DataConfig, RunConfig
 from trimodal.errors import DataError, StoppedError
@@ -77,7 +79,10 @@ def test_the_fourth_loss_ends_the_run(config: RunConfig) -> None:
         for _ in load_steps(feed_of(config), 0, 200, data_of(config, 1)):
             for child in multiprocessing.active_children():
                 child.kill()
+                wait([child.sentinel])
 
+    # a loader of someone else leaves torch's signal handler in the process
+    assert list(DataLoader(range(2), batch_size=None, num_workers=1)) == [0, 1]  # pyright: ignore[reportArgumentType]
     with pytest.raises(StoppedError, match="ended unexpectedly, for the 4th time; the same"):
         lose()
 
