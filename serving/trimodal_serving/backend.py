@@ -39,6 +39,7 @@ class Setting:
     model: str
     device: str = "auto"
     token_budget: int = 16_384
+    weights: str = "fp32"
 
     def tree(self) -> dict[str, Any]:
         """As JSON."""
@@ -61,7 +62,7 @@ def load_model(setting: Setting) -> Embedder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: this machine has no usable CUDA device")
-    return load(setting.model, device)
+    return load(setting.model, device, setting.weights)
 
 
 def serve(sock: socket.socket, setting: Setting) -> None:

@@ -14,9 +14,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command
+from trimodal.cli import Command, add_weights
 from trimodal.errors import ConfigError
-from trimodal_serving.keys import KeyFile
 from trimodal_serving.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
     parser.add_argument("--name", help="what clients call the model (the name of its run)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_weights(parser)
     parser.add_argument(
         "--token-budget", type=int, default=16_384, help="tokens computed at once (%(default)s)"
     )
@@ -117,24 +117,18 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> int:
-    try:
-        from trimodal_serving.app import create_app
-    except ImportError as error:
-        raise ConfigError(
-            f"the server needs {error.name}: pip install 'trimodal[serving]'"
-        ) from error
-    from trimodal_serving.access import Access
     from trimodal_serving.backend import Setting
-    from trimodal_serving.ledger import Ledger, UsageLog
-    from trimodal_serving.metrics import Metrics
-    from trimodal_serving.remote import RemoteEngine
+    from trimodal_serving.hosting import Hosting, build_app
 
-    access = Access(KeyFile(options.keys) if options.keys else None)
-    ledger = Ledger(Metrics(), UsageLog(options.usage_log) if options.usage_log else None)
-    setting = Setting(options.model, options.device, options.token_budget)
-    engine = RemoteEngine(setting, ledger.metrics.meter, options.batch_seconds)
-    ledger.metrics.watch(
-        lambda: engine.admission.requests, lambda: engine.admission.tokens, engine.is_ready
+    setting = Setting(options.model, options.device, options.token_budget, options.weights)
+    hosting = Hosting(
+        name=name,
+        setting=setting,
+        max_body_mb=options.max_body_mb,
+        batch_seconds=options.batch_seconds,
+        keys=options.keys,
+        usage_log=options.usage_log,
+        indexes=options.indexes,
     )
     failure: list[BaseException] = []
 
@@ -149,12 +143,7 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
             server.should_exit = True
 
     log_to_stderr()
-    body = options.max_body_mb * 1024**2
-    indexes = Path(options.indexes) if options.indexes else None
-    app = create_app(
-        engine, name, body, on_started, indexes, access, ledger, engine.admission.check
-    )
-    server = http_server(app)
+    server = http_server(build_app(hosting, on_started))
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn stops cleanly and then raises the signal again, which would look like a crash
         signal.signal(number, lambda *_: None)

@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command, add_token_budget, check_output, positive
+from trimodal.cli import Command, add_token_budget, add_weights, check_output, positive
 from trimodal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency", type=positive, default=32, help="requests at the same time (%(default)s)"
     )
+    add_weights(parser)
     add_token_budget(parser)
 
 
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         pass
     log_to_stderr()
     name = options.name or default_name(Path(options.model))
-    setting = Setting(options.model, options.device, options.token_budget)
+    setting = Setting(options.model, options.device, options.token_budget, options.weights)
     count, failed = asyncio.run(_run(options, name, setting))
     print(f"{options.output}: {count} answered, {failed} of them with an error")
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from trimodal import __version__
+from trimodal.config import WEIGHTS
 from trimodal.errors import ConfigError, TrimodalError
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ def add_token_budget(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=16_384,
         help="tokens computed at once (default: %(default)s)",
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `--weights`."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default="fp32",
+        help="what matrices are kept in; bf16 halves, int8 quarters their memory (%(default)s)",
     )
 
 

@@ -6,7 +6,7 @@ trimodal eval runs/demo/model --data data/digits/test.jsonl --json results.json
 import argparse
 from pathlib import Path
 
-from trimodal.cli import Command, add_token_budget, check_output
+from trimodal.cli import Command, add_token_budget, add_weights, check_output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of generated outputs (default: %(default)s)"
     )
+    add_weights(parser)
     add_token_budget(parser)
 
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         check_output(options.json, (options.model, options.data, prompts, *judges))
         check_writable(options.json)
     results = evaluate(
-        load_model(options.model),
+        load_model(options.model, options.weights),
         options.data,
         prompts=options.prompts,
         judges=options.judges,

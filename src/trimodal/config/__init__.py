@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import yaml
 
 from trimodal.config.model import (
+    WEIGHTS,
     ModelConfig,
     SpeechInputConfig,
     TransformerConfig,
@@ -34,6 +35,7 @@ from trimodal.schema import (
 
 __all__ = [
     "LANGUAGES",
+    "WEIGHTS",
     "AverageConfig",
     "CausalConfig",
     "Component",

@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 from trimodal.errors import ConfigError
 from trimodal.schema import Bounds, Count, Positive
 
+WEIGHTS = ("fp32", "bf16", "int8")
+"""What the matrices of a model that is loaded may be kept in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisionInputConfig:

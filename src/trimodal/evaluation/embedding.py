@@ -69,8 +69,12 @@ class Embedder(Protocol):
         ...
 
 
-def load_model(folder: str | Path) -> "TrimodalModel":
+def load_model(folder: str | Path, weights: str = "fp32") -> "TrimodalModel":
     """The model of a folder, on the GPU if there is one.
+
+    Args:
+        folder: of the model.
+        weights: what its matrices are kept in, see `trimodal.load`.
 
     Raises:
         StorageError: the folder is not a trimodal model.
@@ -79,7 +83,7 @@ def load_model(folder: str | Path) -> "TrimodalModel":
 
     from trimodal.models import load
 
-    return load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    return load(folder, "cuda" if torch.cuda.is_available() else "cpu", weights)
 
 
 def processor_of(model: Embedder) -> TrimodalProcessor:

@@ -13,14 +13,22 @@ from torch import nn
 
 from trimodal.batch import Modality
 from trimodal.errors import ConfigError, StorageError
+from trimodal.models.narrowing import narrow
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
 from trimodal.weights import check_weights, read_weights
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalModel:
+def load(
+    folder: str | Path, device: str | torch.device = "cpu", weights: str = "fp32"
+) -> TrimodalModel:
     """The model of a folder, in evaluation mode and with its processor.
+
+    Args:
+        folder: what training or `save_pretrained` wrote.
+        device: where it computes.
+        weights: what its matrices are kept in, see `narrow`.
 
     Raises:
         StorageError: the folder is not a trimodal model, or a file of it is damaged or does not
@@ -28,15 +36,16 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TrimodalMode
     """
     folder = Path(folder)
     config = _read_config(folder)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
+    stored = folder / "model.safetensors"
+    if not stored.is_file():
         raise StorageError(f"{folder} is not a model folder: it has no model.safetensors")
-    check_weights(weights, _empty(folder, config))
+    check_weights(stored, _empty(folder, config))
     processor = _read_processor(folder, config)
     model = TrimodalModel(config)
     # strict, where `from_pretrained` would fill what is missing with random numbers
-    read_weights(model, weights)
+    read_weights(model, stored)
     model.processor = processor
+    narrow(model, weights)
     nn.Module.to(model, device)
     return model.eval()
 
