@@ -45,7 +45,8 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         on_started: see `create_app`.
 
     Raises:
-        ConfigError: the keys or the log cannot be used, or a library of the extra is missing.
+        ConfigError: a library of the extra is missing.
+        StorageError: the keys or the log cannot be used.
     """
     try:
         from trimodal_serving.app import create_app
