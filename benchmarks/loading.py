@@ -12,6 +12,7 @@ another order each round; the ratio is that of medians, to the faster way of web
 """
 
 import argparse
+import functools
 import hashlib
 import io
 import json
@@ -30,6 +31,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from trimodal.batch import end_to_end
 from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data import Row, read_manifest, read_manifests
 from trimodal.data.layouts import write_manifest
@@ -45,15 +47,20 @@ Batch = dict[str, Any]
 """Ids, texts, pictures and waveforms, these two as lists or end to end with their sizes."""
 
 
-def end_to_end(ids: list[str], texts: list[str], media: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+def laid(
+    ids: list[str],
+    texts: list[str],
+    media: Sequence[tuple[Tensor, Tensor]],
+    join: Callable[[Sequence[Tensor]], Tensor],
+) -> Batch:
     """Media of any sizes as two tensors."""
     pictures, waveforms = zip(*media, strict=True)
     return {
         "ids": ids,
         "texts": texts,
-        "pictures": torch.cat([picture.reshape(-1) for picture in pictures]),
+        "pictures": join([picture.reshape(-1) for picture in pictures]),
         "shapes": [tuple(picture.shape) for picture in pictures],
-        "waveforms": torch.cat(waveforms),
+        "waveforms": join(waveforms),
         "lengths": [len(waveform) for waveform in waveforms],
     }
 
@@ -79,7 +86,8 @@ class Shuffled(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         rows = [self.rows[i] for i in self.order[index * BATCH : (index + 1) * BATCH]]
         texts = [next(iter(row.texts.values())) for row in rows]
-        return end_to_end([row.id for row in rows], texts, [self._media(row) for row in rows])
+        media = [self._media(row) for row in rows]
+        return laid([row.id for row in rows], texts, media, end_to_end)
 
     def _media(self, row: Row) -> tuple[Tensor, Tensor]:
         if row.image is None or row.speech is None:
@@ -130,7 +138,11 @@ def webdataset(
 
 def webdataset_end_to_end(folder: Path, seed: int) -> Iterator[Batch]:
     """Through webdataset, and sent as ours."""
-    yield from webdataset(folder, seed, end_to_end)
+    yield from webdataset(folder, seed, functools.partial(laid, join=_cat))
+
+
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts))
 
 
 WAYS = (ours, webdataset, webdataset_end_to_end)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from trimodal.batch import (
     Batch,
@@ -63,6 +64,24 @@ def test_packing_lays_media_end_to_end() -> None:
     for i, part in enumerate(packed.tokens.positions_T2.split([2, 4, 1])):
         assert part.tolist() == media[i].positions().tolist()
     assert not packed.hidden_T.any()
+
+
+class _Packed(Dataset[MediaBatch]):
+    """Pictures whose features are counted."""
+
+    def __getitem__(self, index: int) -> MediaBatch:
+        features = [torch.arange(12.0 * n).view(n, 12) for n in range(1, index + 3)]
+        batch = pack_media([Medium(Modality.VISION, x, len(x), (1, len(x))) for x in features])
+        assert batch.features.is_shared() == (get_worker_info() is not None)
+        return batch
+
+
+def test_packing_in_a_loader_process_gives_the_same() -> None:
+    loader = DataLoader(_Packed(), sampler=range(3), batch_size=None, num_workers=1)
+    for index, found in enumerate(loader):
+        expected = _Packed()[index]
+        assert torch.equal(found.features, expected.features)
+        assert torch.equal(found.tokens.positions_T2, expected.tokens.positions_T2)
 
 
 def test_packing_speech_keeps_more_frames_than_tokens() -> None:
