@@ -25,7 +25,7 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 # the first date that no release in requirements/ may be younger than
 LOCKED := 2026-11-08
 
-.PHONY: help setup demo test faults gpu check format lock clean
+.PHONY: help setup demo test faults gpu check format lock sbom clean
 
 help: ## print these targets
 	@echo "trimodal: pre-train, fine-tune and serve one model of images, text and speech"
@@ -132,6 +132,12 @@ lock: $(READY) ## resolve requirements/ anew, up to the date LOCKED
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer $(LOCKED) \
 	  - -o requirements/uv.txt
 	@echo "lock: requirements/lock.txt and requirements/uv.txt hold releases up to $(LOCKED)"
+
+sbom: $(READY) ## dist/sbom.json: every library of .venv, its version and its licence, in CycloneDX
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment --output-reproducible --mc-type library --pyproject pyproject.toml \
+	  --output-file dist/sbom.json $(BIN)/python
+	@echo "sbom: dist/sbom.json"
 
 clean: ## delete the environment, the demo's data and run, and caches
 	rm -rf .venv $(DATA) $(RUN) dist .pytest_cache .ruff_cache .import_linter_cache

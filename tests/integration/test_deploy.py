@@ -1,8 +1,10 @@
-"""What can be said of deploy/ without a cluster: that it fits the server, and is closed."""
+"""What can be said of deploy/ without a cluster, and of what would be deployed."""
 
 import argparse
 import json
 import re
+import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from trimodal_serving.command import COMMAND, DRAIN_SECONDS
 from trimodal_serving.metrics import Metrics
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,15 @@ def test_the_dashboard_shows_series_that_there_are() -> None:
         re.sub(r"_(total|bucket)$", "", s) for s in re.findall(r"trimodal_\w+", str(expressions))
     }
     assert {name for name in known if not name.endswith("_created")} <= shown
+
+
+@pytest.mark.slow
+def test_the_bill_of_materials_has_what_is_installed() -> None:
+    subprocess.run(["make", "-C", ROOT, "sbom"], check=True, capture_output=True)
+    tree = json.loads((ROOT / "dist" / "sbom.json").read_text())
+    assert tree["bomFormat"] == "CycloneDX"
+    assert tree["metadata"]["component"]["name"] == "trimodal"
+    listed = {one["name"].lower(): one["version"] for one in tree["components"]}
+    for one in distributions():
+        if one.name != "trimodal":
+            assert listed[one.name.lower()] == one.version
