@@ -4,6 +4,7 @@ everyone = gather(z_NSE)
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from trimodal.errors import NumericError
+from trimodal.errors import ConfigError, NumericError
+from trimodal.streams import digest
 
 SETTLE_SECONDS = 0.2
 
@@ -97,6 +99,31 @@ def check_replicas(model: nn.Module, device: torch.device) -> None:
     for (name, _), a, b in zip(named, least.tolist(), most.tolist(), strict=True):
         if a != b:
             raise NumericError(f"{name} is not the same on all ranks, so the run cannot be trusted")
+
+
+def check_same(given: Mapping[str, object], device: torch.device) -> None:
+    """Compare what every rank has to be started with.
+
+    Args:
+        given: by what it is called; values whose text is the same wherever they are.
+        device: of the collective.
+
+    Raises:
+        ConfigError: ranks differ in one of them.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    # 63 bits fit int64
+    own = torch.tensor([digest(repr(value)) >> 1 for value in given.values()], device=device)
+    least, most = own.clone(), own.clone()
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    for name, a, b in zip(given, least.tolist(), most.tolist(), strict=True):
+        if a != b:
+            raise ConfigError(
+                f"{name}: not the same on all ranks; start every process with one configuration, "
+                "the same data and tokenizers, and a run_dir that all of them see"
+            )
 
 
 def _bits(x: Tensor) -> Tensor:

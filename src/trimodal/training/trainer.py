@@ -47,6 +47,7 @@ from trimodal.training.codebooks import CodebookUsage
 from trimodal.training.distributed import (
     by_rank,
     check_replicas,
+    check_same,
     of_main_rank,
     settle,
     sum_over_ranks,
@@ -117,6 +118,10 @@ class Trainer:
         if checkpoint is not None:
             check_identity(checkpoint.state["identity"], self.identity, run.path)
         self.step = checkpoint.step if checkpoint else 0
+        check_same(
+            {"data": fingerprint, "configuration": self.identity, "checkpoint": self.step},
+            accelerator.device,
+        )
         if self.step > config.training.max_steps:
             raise ConfigError(
                 f"training.max_steps: {config.training.max_steps} lie behind the checkpoint of "

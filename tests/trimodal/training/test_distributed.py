@@ -5,11 +5,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trimodal.errors import NumericError
+from trimodal.errors import ConfigError, NumericError
+from trimodal.streams import digest
 from trimodal.training.distributed import (
     _bits,
     by_rank,
     check_replicas,
+    check_same,
     gather,
     sum_over_ranks,
 )
@@ -51,6 +53,18 @@ def test_one_other_bit_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     _OtherRank(monkeypatch, other)
     with pytest.raises(NumericError, match=f"^{name} is not the same on all ranks"):
         check_replicas(_model(), CPU)
+
+
+@pytest.mark.parametrize("name", ["data", "checkpoint"])
+def test_what_ranks_were_given_otherwise_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {"data": "abc", "configuration": {"seed": 0}, "checkpoint": 7}
+    other = _OtherRank(monkeypatch, _model())
+    other.sums = torch.tensor([digest(repr(value)) >> 1 for value in given.values()])
+    check_same(given, CPU)
+    with pytest.raises(ConfigError, match=f"^{name}: not the same on all ranks; start every"):
+        check_same({**given, name: "another"}, CPU)
 
 
 def test_every_bit_counts() -> None:
