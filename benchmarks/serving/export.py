@@ -10,6 +10,7 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
+from benchmarks.serving.models import SIDE
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
@@ -38,6 +39,9 @@ def export(folder: Path, target: Path) -> tuple[Path, Path]:
         _write_tokenizer(place, pieces, config["max_text_tokens"])
     _write_sentence_transformer(text, weights["text.projection.weight"], config)
     _write(clip / "preprocessor_config.json", IMAGES)
+    tree = json.loads((clip / "config.json").read_text())
+    # by which infinity knows a model of pictures
+    _write(clip / "config.json", {**tree, "vision_config": {"image_size": SIDE}})
     return text, clip
 
 
@@ -104,6 +108,7 @@ def _write_model(place: Path, config: Any, weights: dict[str, Tensor], pieces: i
         "rope_theta": tower["rope_theta"],
         "embedding_dim": config["embedding_dim"],
         "max_position_embeddings": config["max_text_tokens"],
+        "max_length": config["max_text_tokens"],  # else infinity cuts texts of CLIP's at 20 tokens
         "torch_dtype": "float32",
     }
     _write(place / "config.json", tree)

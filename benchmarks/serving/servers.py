@@ -169,10 +169,11 @@ FLOATS = {"encoding_format": "float"}
 @contextlib.contextmanager
 def _running(command: Sequence[str], port: int, path: str, ready: str) -> Iterator[Server]:
     pinned = ["taskset", "-c", str(SERVER_CORE), *command]
+    environment = {**os.environ, **ENVIRONMENT}
+    # where it is set, a start compiles torch and transformers anew
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            pinned, env={**os.environ, **ENVIRONMENT}, stdout=log, stderr=log, process_group=0
-        )
+        process = subprocess.Popen(pinned, env=environment, stdout=log, stderr=log, process_group=0)
         try:
             yield Server(process, port, path, ready)
         except BaseException:
