@@ -15,7 +15,6 @@ import numpy as np
 
 from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
-from trimodal.packing import first_fit
 from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Task
 from trimodal_serving.errors import ServingError, internal
@@ -28,7 +27,12 @@ if TYPE_CHECKING:
     from trimodal.models.generation import Generation
 
 SLICE_SECONDS = 0.05
-"""A batch takes about as long at most, while more than one tenant or priority sends work."""
+"""A batch takes about as long at most, while more than one tenant, priority or lane sends work."""
+LONGEST_SECONDS = 0.25
+"""A batch takes about as long at most, so that whoever comes waits for no more. On a CPU it is far
+beyond the size at which larger ones are any faster, and a GPU does a whole budget in that time."""
+SPARE = 16
+"""A batch of which no more than this part is empty is full; nobody who fits is looked for."""
 REMEMBERED_SECONDS = 10.0
 """For which one counts as sending after its last sample."""
 
@@ -79,7 +83,7 @@ class Scheduler:
         self._meter = meter
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._running: list[_Job] = []
-        self._seen: dict[Flow, float] = {}
+        self._seen: dict[tuple[Flow, str], float] = {}
         self._seconds_per_token = 0.0
         self._generations = compose and Generations(compose, executor, token_budget, observe)
         self._batch_since: float | None = None
@@ -96,8 +100,8 @@ class Scheduler:
         """
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         cost, flow = embedding_cost(sample), current().flow
-        self._seen[flow] = now = time.monotonic()
         lane = "+".join(modality.data_name for modality in sorted(sample.media))
+        self._seen[flow, lane] = now = time.monotonic()
         number = self._jobs.add((*flow, lane), _Job(sample, cost, future, now), cost)
         future.add_done_callback(lambda done: self._left(number, done))
         self._arrived.set()
@@ -136,20 +140,26 @@ class Scheduler:
                 )
 
     def _next_batch(self) -> list[_Job]:
-        alive = [item for item in self._jobs.waiting() if not item[1].future.done()]
-        if not alive:
-            return []
-        # the first bin holds whoever is next, so none is overtaken for ever
-        chosen = first_fit([job.cost for _, job in alive], self._budget())[0]
-        return self._jobs.take([alive[i][0] for i in chosen])
+        """Whoever is next, so that none is overtaken for ever, and those behind who still fit."""
+        room = budget = self._budget()
+        chosen: list[int] = []
+        for number, job in self._jobs.ordered():
+            if job.future.done() or (chosen and job.cost > room):
+                continue
+            chosen.append(number)
+            room -= job.cost
+            if room <= budget // SPARE:
+                break
+        return self._jobs.take(chosen)
 
     def _budget(self) -> int:
         """Tokens of the next batch: all that fit, or what keeps others from waiting for long."""
         past = time.monotonic() - REMEMBERED_SECONDS
-        self._seen = {flow: last for flow, last in self._seen.items() if last >= past}
-        if len(self._seen) < 2 or not self._seconds_per_token:
+        self._seen = {one: last for one, last in self._seen.items() if last >= past}
+        if not self._seconds_per_token:
             return self._token_budget
-        return min(self._token_budget, max(1, int(SLICE_SECONDS / self._seconds_per_token)))
+        seconds = LONGEST_SECONDS if len(self._seen) < 2 else SLICE_SECONDS
+        return min(self._token_budget, max(1, int(seconds / self._seconds_per_token)))
 
     async def _run(self) -> None:
         while True:

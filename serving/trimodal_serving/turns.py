@@ -121,10 +121,14 @@ class Turns(Generic[J]):
         branch.size -= 1
         del branch.entries[number]
 
+    def ordered(self) -> Iterator[tuple[int, J]]:
+        """The jobs that are next, with their numbers, one by one and no more than `WINDOW`."""
+        for entry in itertools.islice(self._root.ordered(), WINDOW):
+            yield entry.number, entry.job
+
     def waiting(self) -> list[tuple[int, J]]:
-        """The jobs that are next, with their numbers, no more than `WINDOW`."""
-        entries = itertools.islice(self._root.ordered(), WINDOW)
-        return [(entry.number, entry.job) for entry in entries]
+        """The same as a list."""
+        return list(self.ordered())
 
     def take(self, numbers: Sequence[int]) -> list[J]:
         """Take jobs out, and let their branches pay for them."""

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from trimodal.batch import Modality
+from trimodal.batch import Modality, Sample
+from trimodal.models import TrimodalModel
+from trimodal_serving.decoders import SHORT, Decoders
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import Input, Reading, parse_inputs
@@ -71,6 +73,22 @@ def test_a_text_waits_for_no_picture(scripted: Any, decoder: Decoder) -> None:
             assert len(await slow) == 64
 
     asyncio.run(main())
+
+
+def test_a_short_text_needs_no_thread(model: TrimodalModel) -> None:
+    processor = model.processor
+    assert processor is not None
+
+    async def main() -> list[Sample]:
+        decoders = Decoders()
+        decoders.close()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await decoders.samples(texts("red " * SHORT), processor)
+        return await decoders.samples(texts("red"), processor)
+
+    (sample,) = asyncio.run(main())
+    expected = processor.medium(Modality.TEXT, "red")
+    assert sample.media[Modality.TEXT].features.tolist() == expected.features.tolist()
 
 
 def test_requests_take_turns_in_the_decoders(

@@ -42,8 +42,9 @@ async def entered(scripted: Any) -> None:
 
 
 def test_what_gathers_behind_a_batch_is_packed_oldest_first(
-    scripted: Any, text_sample: MakeSample
+    scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 3600.0)
     long, short = "the square is red", "red"
     budget = text_sample(long).num_tokens + text_sample(short).num_tokens
     order = [long, long, short, short]
@@ -61,6 +62,43 @@ def test_what_gathers_behind_a_batch_is_packed_oldest_first(
     assert scripted.batches == [["blue"], [long, short], [long, short]]
     expected = scripted.embed_samples([text_sample(text) for text in ["blue", *order]])["fused"]
     assert_close(np.stack(vectors), expected, "served-vs-offline")
+
+
+def test_a_batch_is_no_longer_than_others_should_wait(
+    scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 0.0)
+
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            await asyncio.gather(*(scheduler.submit(text_sample(t)) for t in ("red", "blue")))
+            await asyncio.gather(*(scheduler.submit(text_sample(t)) for t in ("red", "blue")))
+
+    asyncio.run(main())
+    # how fast the model is was not known before the first
+    assert scripted.batches == [["red", "blue"], ["red"], ["blue"]]
+
+
+def test_modalities_that_both_come_take_short_turns(
+    scripted: Any, text_sample: MakeSample, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)
+    picture = Sample("p", {Modality.VISION: scripted.processor.medium(Modality.VISION, png)}, 0)
+
+    async def main() -> None:
+        async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
+            scripted.gate.clear()
+            futures = [scheduler.submit(picture)]
+            await entered(scripted)
+            futures += [scheduler.submit(picture) for _ in range(3)]
+            futures += [scheduler.submit(text_sample("red"))]
+            scripted.gate.set()
+            await asyncio.gather(*futures)
+
+    asyncio.run(main())
+    assert {len(batch) for batch in scripted.batches} == {1}
+    assert ["red"] in scripted.batches[:3]
 
 
 def test_a_sample_above_the_budget_is_computed_alone(

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trimodal_kernels.attention import dense
 from trimodal_kernels.attention.extras import Extras
 from trimodal_kernels.attention.operator import attention
 from trimodal_kernels.attention.reference import reference
+from trimodal_kernels.blocks import Dense
 from trimodal_kernels.dispatch import Implementation, chosen
 from trimodal_kernels.segments import Segments
 
@@ -93,6 +95,10 @@ def attend(
     given = (q_THK, k_THK, v_THK, extras.q_weight_K, extras.k_weight_K, extras.bias_HB)
     keeps = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     tables, sizes = segments.plan(way, q_THK.shape[1])
+    if way == "cpu" and not keeps and not torch.compiler.is_compiling():
+        # for a short text the dispatcher takes as long as the computing
+        plan = Dense.unpacked(tables, sizes)
+        return dense.forward(q_THK, k_THK, v_THK, plan, extras, False, wants_lse)[:2]
     out, lse, _ = attention(q_THK, k_THK, v_THK, *extras, tables, sizes, way, keeps, wants_lse)
     return out, lse
 

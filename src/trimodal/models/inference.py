@@ -26,7 +26,8 @@ def embed_samples(
     dim = model.architecture.embedding_dim
     vectors = {slot: np.full((len(samples), dim), np.nan, dtype=np.float32) for slot in SLOTS}
     was_training = model.training
-    model.eval()
+    if was_training:  # a walk over all modules, which a served text would feel
+        model.eval()
     for indices in first_fit(list(map(embedding_cost, samples)), token_budget):
         chosen = [samples[i] for i in indices]
         fused = [whole(sample) for sample in chosen]
@@ -40,5 +41,6 @@ def embed_samples(
                 vectors[modality.data_name][i] = z_NSE[row, modality]
             alone = len(sample.media) == 1
             vectors["fused"][i] = z_NSE[row, next(iter(sample.media)) if alone else len(Modality)]
-    model.train(was_training)
+    if was_training:
+        model.train()
     return vectors
