@@ -135,7 +135,7 @@ lock: $(READY) ## resolve requirements/ anew, up to the date LOCKED
 
 sbom: $(READY) ## dist/sbom.json: every library of .venv, its version and its licence, in CycloneDX
 	@mkdir -p dist
-	@$(BIN)/cyclonedx-py environment --output-reproducible --mc-type library --pyproject pyproject.toml \
+	@$(BIN)/cyclonedx-py environment --output-reproducible --no-validate --mc-type library --pyproject pyproject.toml \
 	  --output-file dist/sbom.json $(BIN)/python
 	@echo "sbom: dist/sbom.json"
 
