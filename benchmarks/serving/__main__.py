@@ -9,6 +9,7 @@ weights. The peer has an environment of its own, of benchmarks/requirements-serv
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--soak-seconds", type=float, default=1800.0)
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write the numbers")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers too
     rows: Rows = []
     with tempfile.TemporaryDirectory() as place:
         for name in options.figures:

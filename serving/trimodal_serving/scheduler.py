@@ -85,6 +85,9 @@ class Scheduler:
         self._running: list[_Job] = []
         self._seen: dict[tuple[Flow, str], float] = {}
         self._seconds_per_token = 0.0
+        self._fastest = 0.0
+        """Seconds a token of the fastest batches; rises slowly, so that one that was held up by
+        something else does not make those that follow small."""
         self._generations = compose and Generations(compose, executor, token_budget, observe)
         self._batch_since: float | None = None
         self._lead = 0.0
@@ -156,10 +159,12 @@ class Scheduler:
         """Tokens of the next batch: all that fit, or what keeps others from waiting for long."""
         past = time.monotonic() - REMEMBERED_SECONDS
         self._seen = {one: last for one, last in self._seen.items() if last >= past}
-        if not self._seconds_per_token:
+        if not self._fastest or not self._seconds_per_token:
             return self._token_budget
-        seconds = LONGEST_SECONDS if len(self._seen) < 2 else SLICE_SECONDS
-        return min(self._token_budget, max(1, int(seconds / self._seconds_per_token)))
+        most = LONGEST_SECONDS / self._fastest
+        if len(self._seen) > 1:
+            most = SLICE_SECONDS / self._seconds_per_token
+        return min(self._token_budget, max(1, int(most)))
 
     async def _run(self) -> None:
         while True:
@@ -203,6 +208,8 @@ class Scheduler:
         tokens = sum(job.cost for job in batch)
         measured, old = seconds / max(1, tokens), self._seconds_per_token
         self._seconds_per_token = 0.8 * old + 0.2 * measured if old else measured
+        slower = 0.98 * self._fastest + 0.02 * measured
+        self._fastest = min(measured, slower) if self._fastest else measured
         self._observe(tokens, seconds)
         for job in batch:
             self._meter("queue_wait_seconds", start - job.since)

@@ -109,7 +109,9 @@ def test_what_is_cancelled_is_not_computed(scripted: Any) -> None:
             scripted.gate.set()
             done = [(await heard(channel, "result", "error"))[0]["number"] for _ in range(2)]
             assert sorted(done) == [1, 3]
-            assert [len(batch) for batch in scripted.batches] == [1, 2]
+            # the gate made the model look slow, so the two may come one by one
+            computed = [sample for batch in scripted.batches for sample in batch]
+            assert computed == ["input[0]", "input[0]", "input[1]"]
 
     asyncio.run(main())
 
