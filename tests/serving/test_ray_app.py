@@ -1,8 +1,5 @@
-import os
-import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -74,39 +71,6 @@ def test_only_keys_are_let_in(client: httpx.Client) -> None:
     answer = client.get("/v1/models", headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
-
-
-def test_a_model_that_is_none_is_refused_before_requests_come(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="is not a model folder"):
-        serve.run(
-            build({"model": str(tmp_path), "anonymous": True}), name="none", route_prefix="/n"
-        )
-    serve.delete("none")
-
-
-def test_a_lost_replica_is_replaced(client: httpx.Client) -> None:
-    def replicas() -> set[int]:
-        return {one["pid"] for one in _actors() if "trimodal" in one["name"]}
-
-    before = replicas()
-    assert len(before) == 2
-    lost = min(before)
-    os.kill(lost, signal.SIGKILL)
-    wait_until(lambda: len(replicas() - {lost}) == 2)
-    assert np.isfinite(embed(client, "a red circle")).all()
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
-def _actors() -> list[dict[str, Any]]:
-    from ray.util.state import list_actors
-
-    return [vars(one) for one in list_actors(filters=[("state", "=", "ALIVE")])]
 
 
 @pytest.mark.parametrize(
