@@ -17,8 +17,6 @@ from trimodal.testing import assert_close, tiny_model
 from trimodal_serving.keys import KeyFile
 from trimodal_serving.ray_app import build
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def model() -> TrimodalModel:
@@ -59,6 +57,7 @@ def embed(client: httpx.Client, text: str) -> np.ndarray:
     return np.array(answer.json()["data"][0]["embedding"], dtype=np.float32)
 
 
+@pytest.mark.cluster
 def test_replicas_answer_as_the_library_does(client: httpx.Client, model: TrimodalModel) -> None:
     texts = [f"a {i} red circle" for i in range(40)]
     expected = model.embed(text=texts)["text"]
@@ -67,6 +66,7 @@ def test_replicas_answer_as_the_library_does(client: httpx.Client, model: Trimod
     assert_close(np.stack(found), expected, "served-vs-offline")
 
 
+@pytest.mark.cluster
 def test_only_keys_are_let_in(client: httpx.Client) -> None:
     answer = client.get("/v1/models", headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
