@@ -66,7 +66,7 @@ def save(
     partial = folder / f".tmp-{step:08d}-{launch}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(".tmp-*"):
+        for stale in folder.glob(".tmp-*") if part.rank == 0 else ():
             if not stale.name.endswith(f"-{launch}") or part.count == 1:
                 _remove(stale)
         partial.mkdir(exist_ok=part.count > 1)

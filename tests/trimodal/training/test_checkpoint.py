@@ -226,6 +226,17 @@ def test_several_writers_make_one_checkpoint(tmp_path: Path) -> None:
     assert float(loaded.tensors["model"]["s"]) == 0.0
 
 
+def test_only_the_first_writer_removes_what_a_killed_launch_left(tmp_path: Path) -> None:
+    """Two that did would race for the same files."""
+    (tmp_path / ".tmp-00000003-former").mkdir()
+    for future in write_parts(tmp_path, (1, 2)):
+        future.result()
+    assert ".tmp-00000003-former" in names(tmp_path)
+    for future in write_parts(tmp_path, (0,)):
+        future.result()
+    assert names(tmp_path) == ["step-00000007"]
+
+
 def test_a_writer_that_does_not_come_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
