@@ -66,6 +66,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=8000,
         help="most pieces; a small corpus gives fewer (default: %(default)s)",
     )
+    text.add_argument(
+        "--within-words",
+        action="store_true",
+        help="no piece crosses the end of a Chinese word, as none crosses a space; "
+        "for corpora of few phrases, which would else become pieces whole",
+    )
     text.set_defaults(action=_train_text)
     for what in LEARNT:
         _configure_learnt(modalities, what)
@@ -150,7 +156,7 @@ def _train_text(options: argparse.Namespace) -> int:
         text for row in rows for text in (*row.texts.values(), row.question, row.answer) if text
     )
     try:
-        pieces = train_tokenizer(texts, path, options.vocab_size)
+        pieces = train_tokenizer(texts, path, options.vocab_size, within_words=options.within_words)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     print(f"{path}: {pieces} pieces")

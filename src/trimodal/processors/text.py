@@ -5,7 +5,7 @@ medium = TextProcessor.from_file("text.model", vocabulary, max_tokens=512).mediu
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,10 @@ from trimodal.vocabulary import Vocabulary
 
 MOST_PIECES = 1_000_000
 """As many as SentencePiece picks from; with a size of 10^9 it never comes to an end."""
+
+CHINESE = re.compile("[\u3400-\u9fff]+")
+WORD_END = "\u241f"
+"""The symbol for a unit separator, which no text holds by chance."""
 
 
 class TextProcessor:
@@ -122,13 +126,17 @@ class TextProcessor:
         return self._model.decode(pieces)
 
 
-def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
+def train_tokenizer(
+    texts: Iterable[str], path: Path, vocab_size: int, *, within_words: bool = False
+) -> int:
     """Train a SentencePiece unigram model with byte fallback (Kudo and Richardson, 2018).
 
     Args:
         texts: the corpus, a sentence each.
         path: where the `.model` is written.
         vocab_size: most pieces; a small corpus gives fewer. 300 hold the bytes and little else.
+        within_words: no piece crosses the end of a Chinese word, as none crosses a space. A corpus
+            of few phrases would else have pieces of whole phrases, and letters for all the rest.
 
     Returns:
         The number of pieces.
@@ -142,7 +150,8 @@ def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
         raise ConfigError(f"vocab_size: {vocab_size} is not positive")
     if vocab_size > MOST_PIECES:
         raise ConfigError(f"vocab_size: {vocab_size} is above {MOST_PIECES}")
-    corpus = [text for text in texts if text.strip()]
+    cut = _word_cutter() if within_words else str
+    corpus = [cut(text) for text in texts if text.strip()]
     if not corpus:
         raise DataError("the manifests have no text to train a tokenizer on")
     buffer = io.BytesIO()
@@ -162,12 +171,25 @@ def train_tokenizer(texts: Iterable[str], path: Path, vocab_size: int) -> int:
             eos_id=-1,
             pad_id=-1,
             minloglevel=2,
+            pretokenization_delimiter=WORD_END if within_words else "",
         )
     except RuntimeError as error:
         raise _refusal(vocab_size, str(error)) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
     return sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue()).get_piece_size()
+
+
+def _word_cutter() -> Callable[[str], str]:
+    """What marks the ends of Chinese words, as a model of BudouX finds them."""
+    try:
+        import budoux
+    except ImportError:
+        raise ConfigError(
+            "Chinese words need the package budoux: pip install 'trimodal[train]'"
+        ) from None
+    parser = budoux.load_default_simplified_chinese_parser()
+    return lambda text: CHINESE.sub(lambda run: WORD_END.join(parser.parse(run[0])), text)
 
 
 def _refusal(vocab_size: int, cause: str) -> TrimodalError:

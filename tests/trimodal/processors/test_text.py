@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 
 from trimodal.batch import Modality
 from trimodal.config import VocabularyConfig
 from trimodal.errors import ConfigError, DataError, StorageError
-from trimodal.processors.text import TextProcessor, train_tokenizer
+from trimodal.processors.text import WORD_END, TextProcessor, train_tokenizer
 from trimodal.testing import tiny_tokenizer
 from trimodal.vocabulary import Vocabulary
 
@@ -142,6 +143,23 @@ def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         train_tokenizer(corpus, tmp_path / name, vocab_size=300)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_pieces_stay_within_chinese_words(tmp_path: Path) -> None:
+    """A corpus of one phrase becomes pieces of the phrase; within words, it does not."""
+    corpus = [f"一个{c}的{s}" for c in ("黄色", "红色") for s in ("圆形", "星形")] * 50
+    pieces: dict[bool, list[str]] = {}
+    for within in (False, True):
+        path = tmp_path / str(within)
+        train_tokenizer(corpus, path, vocab_size=300, within_words=within)
+        model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        pieces[within] = [model.id_to_piece(i) for i in range(len(model)) if not model.is_byte(i)]
+        assert model.decode(model.encode("一个红色的圆形")) == "一个红色的圆形"
+    assert any("色的" in piece for piece in pieces[False])
+    assert not any("色的" in piece or WORD_END in piece for piece in pieces[True])
+    longer = {piece for piece in pieces[True] if len(piece) > 1 and piece.isalpha()}
+    assert longer
+    assert longer <= {"黄色", "红色", "圆形", "星形"}
 
 
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
