@@ -6,6 +6,7 @@ trimodal serve runs/demo/model --port 8000
 import argparse
 import asyncio
 import errno
+import gc
 import ipaddress
 import logging
 import re
@@ -155,6 +156,8 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
         engine, name, body, on_started, indexes, access, ledger, engine.admission.check
     )
     server = http_server(app)
+    gc.collect()
+    gc.freeze()  # the collector need not look at what was imported while somebody waits
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn stops cleanly and then raises the signal again, which would look like a crash
         signal.signal(number, lambda *_: None)
