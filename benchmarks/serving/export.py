@@ -10,6 +10,7 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
+import torch
 from benchmarks.serving.models import SIDE
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers
@@ -77,7 +78,7 @@ def _weights(ours: dict[str, Tensor], config: Any, num_pieces: int) -> dict[str,
         found[f"{tower}.projection.weight"] = ours[f"{begin}embedding.projection.weight"]
         stack = config[tower]
         quarter = stack["width"] // stack["num_heads"] // 4
-        steps = tensor.new_tensor(range(quarter)) / quarter
+        steps = torch.arange(quarter) / quarter
         found[f"{tower}.frequency"] = stack["rope_theta"] ** -steps
     # the table and what widens it are one product of the same numbers
     rows = ours["encoders.1.frontend.table.weight"][NUM_SPECIAL : NUM_SPECIAL + num_pieces]

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-LONGEST = 120.0
+LONGEST = 600.0
 """Seconds that an answer is waited for."""
 
 

@@ -3,6 +3,8 @@
 The file is copied into the folder, see `export`; it is run by the peer and imports nothing of ours.
 """
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class TowersConfig(PretrainedConfig):
         rope_theta: float = 10_000.0,
         embedding_dim: int = 384,
         max_position_embeddings: int = 256,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         self.width = self.hidden_size = width
         self.depth = depth
@@ -58,7 +60,7 @@ class Tower(nn.Module):
         blocks._attn_implementation = "sdpa"
         self.layers = nn.ModuleList(Qwen3DecoderLayer(blocks, i) for i in range(config.depth))
         for layer in self.layers:
-            layer.self_attn.is_causal = False
+            cast(Any, layer).self_attn.is_causal = False
         self.norm = Qwen3RMSNorm(config.width, eps=1e-6)
         self.projection = nn.Linear(config.width, config.embedding_dim, bias=False)
         quarter = config.width // config.num_heads // 4
@@ -67,7 +69,7 @@ class Tower(nn.Module):
 
     def forward(self, x_NLD: Tensor, position_L2: Tensor, mask_NL: Tensor | None) -> Tensor:
         """(N, L, D) to (N, L, D)."""
-        angle_Lk = (position_L2.float()[:, :, None] * self.frequency).flatten(1)
+        angle_Lk = (position_L2.float()[:, :, None] * cast(Tensor, self.frequency)).flatten(1)
         angle_1LK = torch.cat([angle_Lk, angle_Lk], dim=-1)[None]
         rotary = angle_1LK.cos(), angle_1LK.sin()
         mask = None

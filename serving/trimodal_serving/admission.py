@@ -15,6 +15,10 @@ LONGEST_RETRY = 60
 QUEUE_SECONDS = 4.0
 """Work that may be inside, in the time that the model takes for it as far as was measured."""
 
+LEAST = 128
+"""Part of the capacity that is let in however slow the model seems. On a CPU of 2 ms a token the
+quarter that it once was held two minutes of work."""
+
 
 class Ticket:
     """The tokens that one request holds."""
@@ -36,7 +40,7 @@ class Admission:
     """Lets requests in until the line is reached, and then turns them away at once.
 
     The line is `capacity` tokens, or what the model computes in `QUEUE_SECONDS` if that is less,
-    but a quarter of the capacity at least: only full batches tell how fast the model is.
+    but a small part of the capacity at least: only full batches tell how fast the model is.
     The request that crosses it is still let in, so that none is too large to ever be. A tenant
     that holds less than its share, which is as large as that of any other that is inside, is let
     in even then: nobody can fill the server for others, nor bulk for what is interactive.
@@ -70,7 +74,7 @@ class Admission:
         """Tokens at which requests are turned away."""
         if not self._fastest:
             return self._capacity
-        return min(self._capacity, max(self._capacity / 4, QUEUE_SECONDS / self._fastest))
+        return min(self._capacity, max(self._capacity / LEAST, QUEUE_SECONDS / self._fastest))
 
     def observe(self, tokens: float, seconds: float) -> None:
         """Learn from a batch how fast the model is."""

@@ -6,6 +6,7 @@ trimodal serve runs/demo/model --port 8000
 import argparse
 import asyncio
 import errno
+import gc
 import ipaddress
 import logging
 import re
@@ -144,6 +145,8 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
 
     log_to_stderr()
     server = http_server(build_app(hosting, on_started))
+    gc.collect()
+    gc.freeze()  # the collector need not look at what was imported while somebody waits
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn stops cleanly and then raises the signal again, which would look like a crash
         signal.signal(number, lambda *_: None)

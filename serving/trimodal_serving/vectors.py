@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trimodal.batch import Modality
+from trimodal.vectors import cut
 from trimodal_serving.errors import ServingError, nonfinite
 from trimodal_serving.fields import Fields
 from trimodal_serving.inputs import Input
@@ -58,8 +59,6 @@ async def embed(
         ServingError: not ready, full, or an input that cannot be embedded; `param` says which.
     """
     embeddings = await engine.embed(inputs)
-    from trimodal.models import cut  # slow to import, but the model has done so by now
-
     vectors = np.stack([embedding.vector for embedding in embeddings])
     vectors = cut(vectors, dimensions or vectors.shape[1])
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))

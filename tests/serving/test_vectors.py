@@ -1,5 +1,8 @@
 import base64
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +22,28 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     left, right = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     return (left * right).sum(axis=1) / norms
+
+
+def test_the_server_s_own_process_needs_no_transformers() -> None:
+    # the event loop would stand still for seconds at the first request
+    code = (
+        "import asyncio, sys\n"
+        "import numpy as np\n"
+        "import trimodal_serving.remote\n"
+        "from types import SimpleNamespace\n"
+        "from trimodal.batch import Modality\n"
+        "from trimodal_serving.engine import Embedding\n"
+        "from trimodal_serving.inputs import parse_inputs\n"
+        "from trimodal_serving.vectors import embed\n"
+        "async def one(_): return [Embedding(np.array([0.6, 0.8]), {Modality.TEXT: 1})]\n"
+        "asyncio.run(embed(SimpleNamespace(embed=one), parse_inputs('red')))\n"
+        "print([name for name in ('transformers', 'torchvision') if name in sys.modules])\n"
+    )
+    paths = [path for path in sys.path if path.endswith(("/src", "/kernels", "/serving"))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert result.stdout == "[]\n"
 
 
 def test_bytes_keep_the_direction(vectors: np.ndarray) -> None:
