@@ -25,7 +25,7 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 # the first date that no release in requirements/ may be younger than
 LOCKED := 2026-11-08
 
-.PHONY: help setup demo test faults gpu check format lock sbom clean
+.PHONY: help setup demo test browser faults gpu check format lock sbom clean
 
 help: ## print these targets
 	@echo "trimodal: pre-train, fine-tune and serve one model of images, text and speech"
@@ -104,8 +104,17 @@ $(RUN)/report.html: $(RUN)/results.json
 	@echo "demo: writing the report"
 	@$(BIN)/trimodal report $(RUN)
 
-test: $(READY) ## run every test
+test: $(READY) browser ## run every test
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
+
+browser: ## install Chromium, if there is none and apt may; the tests of the playground need it
+	@for name in chromium chromium-browser google-chrome; do \
+	  command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "set-up: installing Chromium for the tests of the playground"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+	    --no-install-recommends chromium; } >/dev/null && exit 0; fi; \
+	echo "make: there is no Chromium, the tests of the playground are skipped" >&2
 
 faults: $(READY) ## the full tier of injected faults: runs killed fifty times
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults -m faults

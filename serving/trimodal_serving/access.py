@@ -12,6 +12,7 @@ from trimodal.errors import StorageError
 from trimodal_serving.caller import PRIORITIES, Caller, Priority
 from trimodal_serving.errors import ServingError
 from trimodal_serving.keys import Key, KeyFile, find
+from trimodal_serving.origins import check_origin
 from trimodal_serving.quotas import Quota
 
 PUBLIC = "/livez"
@@ -21,6 +22,7 @@ LOOK_SECONDS = 1.0
 MAX_HEADER = 4096
 
 SCOPE_OF: dict[str, str | None] = {
+    "/": None,
     "/readyz": None,
     "/v1/models": None,
     "/v1/audio/voices": None,
@@ -47,7 +49,12 @@ SCOPE_OF: dict[str, str | None] = {
 }
 """What a key needs for a path; None for any key. A path that is not here opens to no key that
 lacks any scope, so a route that somebody forgets here is closed."""
-PREFIXES = {"/v1/models/": None, "/v2/models/": "embed", "/v1/indexes/": "index"}
+PREFIXES = {
+    "/playground/": None,
+    "/v1/models/": None,
+    "/v2/models/": "embed",
+    "/v1/indexes/": "index",
+}
 """The same of all paths below these."""
 
 logger = logging.getLogger(__name__)
@@ -67,17 +74,23 @@ def scope_of(path: str) -> frozenset[str]:
 class Access:
     """Decides on every request before anything of it is read but its head.
 
-    Without keys everybody is the same tenant and may do everything; the command then listens on
-    loopback only. With keys, changes of their file are seen within a second.
+    Without keys everybody is the same tenant and may do everything, but not the pages of other
+    sites; the command then listens on loopback only. With keys, changes of their file are seen
+    within a second.
     """
 
-    def __init__(self, file: KeyFile | None = None) -> None:
+    def __init__(self, file: KeyFile | None = None, *, anonymous: bool = False) -> None:
         """Read the keys.
+
+        Args:
+            file: of the keys.
+            anonymous: without keys, let in whoever comes, and by whatever name.
 
         Raises:
             StorageError: see `KeyFile.load`.
         """
         self._file = file
+        self._anonymous = anonymous
         self._keys: Mapping[str, Key] = {} if file is None else file.load()
         self._stamp = self._stamped()
         self._looked = time.monotonic()
@@ -92,9 +105,11 @@ class Access:
 
         Raises:
             ServingError: 401 without a valid key, 403 for a key that lacks a scope, 429 for one
-                that has nothing left.
+                that has nothing left; see `check_origin` where there are no keys.
         """
         headers = list(headers)
+        if self._file is None and path != PUBLIC and not self._anonymous:
+            check_origin(headers)
         if self._file is None or path == PUBLIC:
             return Caller(priority=_priority(headers, "interactive"))
         self._look()

@@ -25,13 +25,14 @@ from trimodal_serving.errors import (
     model_not_found,
 )
 from trimodal_serving.guard import Guard
+from trimodal_serving.index_folders import IndexFolders
 from trimodal_serving.ledger import Ledger
 from trimodal_serving.metering import Metered
 from trimodal_serving.metrics import CONTENT_TYPE, Metrics
+from trimodal_serving.playground.files import PAGE, page_file
 from trimodal_serving.replies import event
 from trimodal_serving.routes import ROUTES, Route
 from trimodal_serving.service import Service
-from trimodal_serving.store import Indexes
 
 EMBEDDING = ("embed.text", "embed.image", "embed.audio")
 GENERATION = {"text": ("chat", "transcribe"), "image": ("image",), "speech": ("speech",)}
@@ -56,6 +57,8 @@ def create_app(
     access: Access | None = None,
     ledger: Ledger | None = None,
     door: Callable[[], None] | None = None,
+    *,
+    playground: bool = True,
 ) -> Guard:
     """The server as an ASGI app; it answers while the model is still being loaded.
 
@@ -68,14 +71,15 @@ def create_app(
         access: who may do what; None lets everybody do everything.
         ledger: where requests are written down, and what Prometheus sees.
         door: see `Guard`.
+        playground: whether there is a page for browsers.
     """
     ledger = ledger or Ledger(Metrics())
     engine = Metered(engine, ledger.metrics.meter)
-    opened: list[Indexes] = []
+    opened: list[IndexFolders] = []
 
     async def start() -> None:
         if indexes is not None:
-            opened.append(await Indexes.open(indexes))
+            opened.append(await IndexFolders.open(indexes))
         await engine.start()
 
     @asynccontextmanager
@@ -103,6 +107,8 @@ def create_app(
     for route in ROUTES:
         _add_route(app, engine, name, route, opened)
     _add_metrics(app, ledger.metrics)
+    if playground:
+        _add_playground(app)
     return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
 
 
@@ -140,6 +146,21 @@ def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 
+def _add_playground(app: FastAPI) -> None:
+    @app.get("/")
+    async def page(request: Request) -> Response:
+        return _file(request, PAGE)
+
+    @app.get("/playground/{name}")
+    async def part(request: Request, name: str) -> Response:
+        return _file(request, name)
+
+
+def _file(request: Request, name: str) -> Response:
+    reply = page_file(name, request.headers.get("if-none-match", ""))
+    return Response(reply.body, reply.status, reply.headers, reply.media_type)
+
+
 def _add_models(app: FastAPI, engine: Service, name: str) -> None:
     created = int(time.time())
 
@@ -170,7 +191,7 @@ def _capabilities(generates: Sequence[str]) -> list[str]:
 
 
 def _add_route(
-    app: FastAPI, engine: Service, name: str, route: Route, opened: Sequence[Indexes]
+    app: FastAPI, engine: Service, name: str, route: Route, opened: Sequence[IndexFolders]
 ) -> None:
     @app.api_route(route.path, methods=[route.method])
     async def endpoint(request: Request) -> Response:

@@ -12,8 +12,8 @@ from trimodal_serving.fields import Fields, check_json, parse_json
 from trimodal_serving.replies import Reply
 
 if TYPE_CHECKING:
+    from trimodal_serving.index_folders import IndexFolders
     from trimodal_serving.service import Service
-    from trimodal_serving.store import Indexes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Call:
     """By their names in small letters."""
     path: Mapping[str, str] = field(default_factory=dict)
     """What stands in the path where the route has a name."""
-    indexes: "Indexes | None" = None
+    indexes: "IndexFolders | None" = None
     """None if the server keeps none."""
 
     def fields(self) -> Fields:

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import errno
 import gc
-import ipaddress
 import logging
 import re
 import signal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from trimodal.cli import Command, add_weights
 from trimodal.errors import ConfigError
 from trimodal_serving.logs import log_to_stderr
+from trimodal_serving.origins import is_loopback
 
 if TYPE_CHECKING:
     import uvicorn
@@ -47,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-body-mb", type=int, default=32, help="MiB of a request's body (%(default)s)"
     )
     parser.add_argument("--keys", metavar="FILE", help="who may do what, see `trimodal keys`")
+    parser.add_argument(
+        "--no-playground", action="store_true", help="serve no page for browsers at /"
+    )
     parser.add_argument("--usage-log", metavar="FILE", help="gets a line of JSON for each request")
     parser.add_argument(
         "--batch-seconds",
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.keys is None and not _is_loopback(options.host):
+    if options.keys is None and not is_loopback(options.host):
         raise ConfigError(
             f"--host {options.host}: only loopback addresses (127.0.0.1, ::1, localhost) are "
             "served without keys; make some with `trimodal keys add` and name the file in --keys"
@@ -84,15 +87,6 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("--batch-seconds: must be above 0")
     if options.name is not None and not _is_name(options.name):
         raise ConfigError("--name: must be letters, digits and any of . _ : / - only")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_name(name: str) -> bool:
@@ -130,6 +124,7 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
         keys=options.keys,
         usage_log=options.usage_log,
         indexes=options.indexes,
+        playground=not options.no_playground,
     )
     failure: list[BaseException] = []
 

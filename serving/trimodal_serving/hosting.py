@@ -35,6 +35,10 @@ class Hosting:
     usage_log: str | None = None
     indexes: str | None = None
     """A folder."""
+    playground: bool = True
+    """Whether there is a page for browsers."""
+    anonymous: bool = False
+    """Whether, without keys, pages of other sites and callers by any name are let in too."""
 
 
 def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
@@ -55,7 +59,7 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         raise ConfigError(
             f"the server needs {error.name}: pip install 'trimodal[serving]'"
         ) from error
-    access = Access(KeyFile(hosting.keys) if hosting.keys else None)
+    access = Access(KeyFile(hosting.keys) if hosting.keys else None, anonymous=hosting.anonymous)
     ledger = Ledger(Metrics(), UsageLog(hosting.usage_log) if hosting.usage_log else None)
     engine = RemoteEngine(hosting.setting, ledger.metrics.meter, hosting.batch_seconds)
     ledger.metrics.watch(
@@ -70,4 +74,5 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         access,
         ledger,
         engine.admission.check,
+        playground=hosting.playground,
     )

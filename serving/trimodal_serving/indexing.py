@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trimodal_serving.caller import current
 from trimodal_serving.calls import Call
 from trimodal_serving.embeddings import usage
 from trimodal_serving.errors import ServingError
@@ -43,8 +44,8 @@ RESERVED = (*BUILT_IN, "and", "or", "not")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
-def stored(call: Call) -> Indexes:
-    """The indexes of the server.
+async def stored(call: Call) -> Indexes:
+    """The indexes of whoever asks.
 
     Raises:
         ServingError: it keeps none.
@@ -56,7 +57,7 @@ def stored(call: Call) -> Indexes:
             "no_indexes",
             "this server keeps no indexes: it was started without --indexes DIR",
         )
-    return call.indexes
+    return await call.indexes.of(current())
 
 
 async def index_of(call: Call, name: Any) -> Index:
@@ -65,9 +66,16 @@ async def index_of(call: Call, name: Any) -> Index:
     Raises:
         ServingError: there is none of this name, or it is of another model.
     """
-    index = await stored(call).get(name)
+    indexes = await stored(call)
+    index = await indexes.get(name)
     index.check_model(call.engine.signature)
     return index
+
+
+async def _named(call: Call) -> Index:
+    """The index that the path names."""
+    indexes = await stored(call)
+    return await indexes.get(call.path["name"])
 
 
 async def described(name: str, index: Index) -> dict[str, Any]:
@@ -87,7 +95,7 @@ async def listed(call: Call) -> Reply:
     Raises:
         ServingError: there are none in this server.
     """
-    indexes = stored(call)
+    indexes = await stored(call)
     data = []
     for name in await indexes.names():
         try:
@@ -104,7 +112,7 @@ async def create(call: Call) -> Reply:
     Raises:
         ServingError: the request cannot be served, or there is one of this name.
     """
-    indexes = stored(call)
+    indexes = await stored(call)
     known = call.engine.dimensions
     fields = await asyncio.to_thread(call.fields)
     name = check_name(fields.need("name"))
@@ -122,8 +130,7 @@ async def describe(call: Call) -> Reply:
     Raises:
         ServingError: there is none of this name.
     """
-    name = call.path["name"]
-    return rendered(await described(name, await stored(call).get(name)))
+    return rendered(await described(call.path["name"], await _named(call)))
 
 
 async def drop(call: Call) -> Reply:
@@ -133,7 +140,8 @@ async def drop(call: Call) -> Reply:
         ServingError: there is none of this name.
     """
     name = call.path["name"]
-    await stored(call).drop(name)
+    indexes = await stored(call)
+    await indexes.drop(name)
     return rendered({"object": "index", "name": name, "deleted": True})
 
 
@@ -166,7 +174,7 @@ async def get(call: Call) -> Reply:
     Raises:
         ServingError: there is none of this id, or no such index.
     """
-    index = await stored(call).get(call.path["name"])
+    index = await _named(call)
     name = call.path["id"]
     item = await index.item(name) if is_plain(name) else None
     if item is None:
@@ -180,7 +188,7 @@ async def delete(call: Call) -> Reply:
     Raises:
         ServingError: the request cannot be served.
     """
-    index = await stored(call).get(call.path["name"])
+    index = await _named(call)
     fields = await asyncio.to_thread(call.fields)
     ids, tree = fields.take("ids"), fields.take("filter")
     fields.end()

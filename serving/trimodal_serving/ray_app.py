@@ -88,6 +88,7 @@ class Replica:
             setting=setting,
             max_body_mb=config.max_body_mb,
             keys=config.keys,
+            anonymous=config.anonymous,
         )
         return build_app(hosting, self._note)
 

@@ -1,0 +1,48 @@
+"""Whose pages may use a server without keys: its own, under a loopback address.
+
+check_origin(scope["headers"])
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from trimodal_serving.errors import ServingError
+
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9.\-]{1,253}))(?::[0-9]{1,5})?")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_origin(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Return if a request is for a loopback address and not from the page of another site.
+
+    Whoever runs a browser on this machine also runs the pages of strangers in it. These can make a
+    name of theirs point here, which the `Host` shows, or send forms, which the `Origin` shows.
+
+    Raises:
+        ServingError: 403, for another name or from another page.
+    """
+    headers = list(headers)
+    hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+    origins = [value.decode("latin-1").lower() for name, value in headers if name == b"origin"]
+    if not all(map(_is_local, hosts)):
+        message = "without keys this server answers as localhost or a loopback address only"
+        raise ServingError(403, "foreign_host", message)
+    own = {f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts}
+    if not own.issuperset(origins):
+        message = "without keys this server answers no page but its own"
+        raise ServingError(403, "foreign_origin", message)
+
+
+def _is_local(authority: str) -> bool:
+    found = _AUTHORITY.fullmatch(authority)
+    return found is not None and is_loopback(found[1] or found[2])

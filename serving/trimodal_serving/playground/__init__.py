@@ -1,0 +1,1 @@
+"""A page for browsers, on which everything that the server does can be tried."""

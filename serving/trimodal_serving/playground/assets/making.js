@@ -1,0 +1,121 @@
+// Generation of a text, a picture or speech from the items that are chosen.
+
+import { byId, make, say, show } from "./dom.js";
+import { addMade, items, titleOf } from "./items.js";
+import { post, stream } from "./server.js";
+import { t } from "./words.js";
+
+const PATH = "v1/chat/completions";
+const PARTS = {
+  text: (item) => ({ type: "text", text: item.text }),
+  image: (item) => ({ type: "image_url", image_url: { url: item.url } }),
+  audio: (item) => ({ type: "audio_url", audio_url: { url: item.url } }),
+};
+const TARGETS = ["text", "image", "speech"];
+let running = null;
+let generates = [];
+
+function ordered() {
+  const lang = byId("make-lang").value;
+  return {
+    model: items.model,
+    messages: [{ role: "user", content: items.chosen.map((item) => PARTS[item.kind](item)) }],
+    seed: Number(byId("make-seed").value),
+    ...(lang && { trimodal: { lang } }),
+  };
+}
+
+/** A text, shown as it is written. */
+async function writeText(order, signal) {
+  const body = make("p", { className: "body" });
+  byId("made").replaceChildren(body);
+  byId("made").hidden = false;
+  for await (const event of stream(PATH, order, signal)) {
+    body.textContent += event.choices[0]?.delta.content ?? "";
+  }
+  return { kind: "text", text: body.textContent, name: body.textContent };
+}
+
+async function drawPicture(order, signal) {
+  const answer = await post(PATH, { ...order, modalities: ["text", "image"] }, signal);
+  const url = answer.choices[0].message.images[0].image_url.url;
+  return { kind: "image", url, name: t("made_picture") };
+}
+
+async function speak(order, signal) {
+  const audio = { voice: "default", format: "wav" };
+  const answer = await post(PATH, { ...order, modalities: ["text", "audio"], audio }, signal);
+  const { data, transcript } = answer.choices[0].message.audio;
+  return { kind: "audio", url: `data:audio/wav;base64,${data}`, name: transcript || t("made_speech") };
+}
+
+const MAKERS = { text: writeText, image: drawPicture, speech: speak };
+
+function showMade(thing) {
+  const shown = thing.kind === "text" && !thing.text
+    ? make("p", { className: "hint" }, t("empty_text"))
+    : show(thing.kind, { text: thing.text, url: thing.url, label: thing.name });
+  const keep = make("button", { type: "button", id: "keep" }, t("keep"));
+  keep.addEventListener("click", () => addMade(thing));
+  const words = thing.kind === "audio" ? [make("p", { className: "body" }, thing.name)] : [];
+  const empty = thing.kind === "text" && !thing.text;
+  byId("made").replaceChildren(shown, ...words, ...(empty ? [] : [keep]));
+  byId("made").hidden = false;
+}
+
+async function run(event) {
+  event.preventDefault();
+  if (running || !items.chosen.length) return;
+  running = new AbortController();
+  const started = performance.now();
+  const seconds = () => ((performance.now() - started) / 1000).toFixed(1);
+  const clock = setInterval(() => { byId("make-time").textContent = t("seconds", { n: seconds() }); }, 100);
+  byId("made").hidden = true;
+  say(byId("make-error"), "");
+  say(byId("make-status"), t("making"));
+  draw();
+  try {
+    const target = document.querySelector("[name=target]:checked").value;
+    showMade(await MAKERS[target](ordered(), running.signal));
+    say(byId("make-status"), t("done", { n: seconds() }));
+  } catch (error) {
+    const ended = error.name === "AbortError";
+    say(byId("make-status"), ended ? t("cancelled") : "");
+    if (!ended) say(byId("make-error"), error.message);
+  } finally {
+    clearInterval(clock);
+    byId("make-time").textContent = "";
+    running = null;
+    draw();
+  }
+}
+
+function draw() {
+  const chosen = items.chosen.map(titleOf).join(", ");
+  byId("make-from").textContent = chosen ? t("make_from", { items: chosen }) : t("make_none");
+  const ready = Boolean(chosen) && !running && generates.length > 0;
+  byId("make").setAttribute("aria-disabled", String(!ready));
+  byId("cancel").hidden = !running;
+  byId("make-progress").hidden = !running;
+  byId("make-cannot").hidden = generates.length > 0;
+  byId("make-cannot").textContent = t("make_nothing");
+}
+
+/** Only what the model learnt can be asked for. */
+export function setGenerates(kinds) {
+  generates = kinds;
+  for (const target of TARGETS) {
+    const radio = document.querySelector(`[name=target][value=${target}]`);
+    radio.disabled = !kinds.includes(target);
+    radio.checked = target === TARGETS.find((one) => kinds.includes(one));
+  }
+  draw();
+}
+
+export function startMaking() {
+  byId("make-form").addEventListener("submit", run);
+  byId("cancel").addEventListener("click", () => running?.abort());
+  items.addEventListener("change", draw);
+  document.addEventListener("language", draw);
+  draw();
+}
