@@ -55,7 +55,7 @@ def test_through_the_server(
     tmp_path: Path, model: TrimodalModel, serve: Callable[..., Any]
 ) -> None:
     file = KeyFile(tmp_path / "keys.json")
-    secrets = {name: file.add(tenant=name, scopes=("index",)) for name in ("alice", "bob")}
+    secrets = {name: file.add(tenant=name, scopes=("index",))[1] for name in ("alice", "bob")}
     engine = Engine(lambda: model)
     with serve(engine, indexes=tmp_path / "indexes", access=Access(file)) as server:
         server.wait_until_ready(secrets["alice"])
