@@ -40,6 +40,9 @@ class Setting:
     device: str = "auto"
     token_budget: int = 16_384
     weights: str = "fp32"
+    replica: int = 0
+    """Which of the processes with this model it is, from 0."""
+    replicas: int = 1
 
     def tree(self) -> dict[str, Any]:
         """As JSON."""
@@ -47,7 +50,7 @@ class Setting:
 
 
 def load_model(setting: Setting) -> Embedder:
-    """The model of a folder on its device.
+    """The model of a folder on its device; several share the cores, or take a GPU in turns.
 
     Raises:
         ConfigError: there is no such device.
@@ -62,6 +65,10 @@ def load_model(setting: Setting) -> Embedder:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: this machine has no usable CUDA device")
+    if device == "cuda":
+        device = f"cuda:{setting.replica % torch.cuda.device_count()}"
+    elif setting.replicas > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // setting.replicas))
     return load(setting.model, device, setting.weights)
 
 

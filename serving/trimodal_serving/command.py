@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trimodal_serving.guard import Guard
 
 DRAIN_SECONDS = 30
+MOST_REPLICAS = 64
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what clients call the model (the name of its run)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add_weights(parser)
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes with the model, which share the cores or take a GPU each (%(default)s)",
+    )
     parser.add_argument(
         "--token-budget", type=int, default=16_384, help="tokens computed at once (%(default)s)"
     )
@@ -83,6 +91,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(f"--port {options.port}: must be from 0 to 65535")
     if options.token_budget < 1 or options.max_body_mb < 1:
         raise ConfigError("--token-budget and --max-body-mb: must be at least 1")
+    if not 1 <= options.replicas <= MOST_REPLICAS:
+        raise ConfigError(f"--replicas {options.replicas}: must be from 1 to {MOST_REPLICAS}")
     if not options.batch_seconds > 0:
         raise ConfigError("--batch-seconds: must be above 0")
     if options.name is not None and not _is_name(options.name):
@@ -119,6 +129,7 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
     hosting = Hosting(
         name=name,
         setting=setting,
+        replicas=options.replicas,
         max_body_mb=options.max_body_mb,
         batch_seconds=options.batch_seconds,
         keys=options.keys,

@@ -14,7 +14,8 @@ from trimodal_serving.backend import Setting
 from trimodal_serving.guard import Guard
 from trimodal_serving.keys import KeyFile
 from trimodal_serving.ledger import Ledger, UsageLog
-from trimodal_serving.remote import BATCH_SECONDS, RemoteEngine
+from trimodal_serving.remote import BATCH_SECONDS
+from trimodal_serving.replicas import Replicas
 
 Started = Callable[[asyncio.Task[None]], None]
 
@@ -26,6 +27,8 @@ class Hosting:
     name: str
     """What clients call the model."""
     setting: Setting
+    replicas: int = 1
+    """Processes with the model."""
     max_body_mb: int = 32
     """MiB of a request's body."""
     batch_seconds: float = BATCH_SECONDS
@@ -61,10 +64,10 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         ) from error
     access = Access(KeyFile(hosting.keys) if hosting.keys else None, anonymous=hosting.anonymous)
     ledger = Ledger(Metrics(), UsageLog(hosting.usage_log) if hosting.usage_log else None)
-    engine = RemoteEngine(hosting.setting, ledger.metrics.meter, hosting.batch_seconds)
-    ledger.metrics.watch(
-        lambda: engine.admission.requests, lambda: engine.admission.tokens, engine.is_ready
+    engine = Replicas(
+        hosting.setting, ledger.metrics.meter, hosting.batch_seconds, hosting.replicas
     )
+    ledger.metrics.watch(lambda: engine.requests, lambda: engine.tokens, engine.is_ready)
     return create_app(
         engine,
         hosting.name,
@@ -73,6 +76,6 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         Path(hosting.indexes) if hosting.indexes else None,
         access,
         ledger,
-        engine.admission.check,
+        engine.check_room,
         playground=hosting.playground,
     )

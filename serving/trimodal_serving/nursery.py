@@ -134,6 +134,38 @@ class Nursery:
             self._process.wait()
 
 
+class LastingNursery:
+    """A nursery for several, started when it is first needed, and again after it was lost."""
+
+    def __init__(self) -> None:
+        self._nursery: Nursery | None = None
+        self._starting = asyncio.Lock()
+
+    async def spawn(self, setting: "Setting") -> Child:
+        """Fork a process that serves a model.
+
+        Raises:
+            NurseryLostError: the nursery is gone; the next call starts another.
+        """
+        async with self._starting:
+            if self._nursery is None:
+                self._nursery = await Nursery.start()
+            nursery = self._nursery
+        try:
+            return await nursery.spawn(setting)
+        except NurseryLostError:
+            if self._nursery is nursery:
+                self._nursery = None
+                await nursery.close()
+            raise
+
+    async def close(self) -> None:
+        """End it and all its children."""
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            await nursery.close()
+
+
 def main(control: socket.socket) -> None:
     """Fork a child for each message until the parent is gone."""
     for name in ("trimodal.models.generation", "trimodal_serving.backend"):

@@ -1,6 +1,7 @@
 """The engine of another process as if it were here.
 
-engine = RemoteEngine(Setting("runs/demo/model"), meter); embeddings = await engine.embed(inputs)
+engine = RemoteEngine(Setting("runs/demo/model"), meter, BATCH_SECONDS, LastingNursery())
+embeddings = await engine.embed(inputs)
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input
 from trimodal_serving.messages import Opened, Parcel
 from trimodal_serving.meter import Meter
+from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.orders import Order
 from trimodal_serving.supervisor import Supervisor
 
@@ -49,11 +51,11 @@ class RemoteEngine:
     """
 
     def __init__(
-        self, setting: Setting, meter: Meter, batch_seconds: float = BATCH_SECONDS
+        self, setting: Setting, meter: Meter, batch_seconds: float, nursery: LastingNursery
     ) -> None:
         self._meter = meter
         self.admission = Admission(QUEUED_BATCHES * setting.token_budget)
-        self._supervisor = Supervisor(setting, self._measured, batch_seconds)
+        self._supervisor = Supervisor(setting, self._measured, batch_seconds, nursery)
         self._model: _Model | None = None
         self._closing = False
 

@@ -14,7 +14,7 @@ from trimodal.errors import ConfigError, NumericError, StoppedError, StorageErro
 from trimodal_serving.errors import ServingError
 from trimodal_serving.link import Link
 from trimodal_serving.meter import Meter
-from trimodal_serving.nursery import Child, Nursery, NurseryLostError
+from trimodal_serving.nursery import Child, LastingNursery, NurseryLostError
 
 if TYPE_CHECKING:
     from trimodal_serving.backend import Setting
@@ -35,18 +35,21 @@ logger = logging.getLogger(__name__)
 class Supervisor:
     """Starts the process of the model, watches it and replaces it."""
 
-    def __init__(self, setting: "Setting", meter: Meter, batch_seconds: float) -> None:
+    def __init__(
+        self, setting: "Setting", meter: Meter, batch_seconds: float, nursery: LastingNursery
+    ) -> None:
         """Remember how; nothing happens before `start`.
 
         Args:
             setting: of the backend.
             meter: told what the backend measures, and of each restart.
             batch_seconds: after which a batch that is not done hangs.
+            nursery: which forks the process; whoever made it closes it.
         """
         self._setting = setting
         self._meter = meter
         self._batch_seconds = batch_seconds
-        self._nursery: Nursery | None = None
+        self._nursery = nursery
         self._watching: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._was_ready = False
@@ -96,8 +99,6 @@ class Supervisor:
 
     async def _begin(self) -> "tuple[Child, Link, asyncio.Task[None], Tree]":
         """A process whose model is loaded."""
-        if self._nursery is None:
-            self._nursery = await Nursery.start()
         child = await self._nursery.spawn(self._setting)
         link = Link(child.channel, self._meter, self.absence)
         reading = asyncio.create_task(link.run())
@@ -155,24 +156,17 @@ class Supervisor:
                 child, link, reading, _ = await self._begin()
             except NurseryLostError:
                 logger.error("the nursery ended, another is started")
-                await self._close_nursery()
             except TrimodalError as error:
                 logger.error("the model cannot be loaded again: %s", error)
             else:
                 return child, link, reading
             pause = min(LONGEST_PAUSE, 2 * pause + 0.1)
 
-    async def _close_nursery(self) -> None:
-        nursery, self._nursery = self._nursery, None
-        if nursery is not None:
-            await nursery.close()
-
     async def close(self) -> None:
         """End the process; what it was asked fails."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        await self._close_nursery()
 
 
 async def _end(child: Child, reading: "asyncio.Task[None]") -> None:

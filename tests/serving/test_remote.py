@@ -21,21 +21,25 @@ from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import Input, parse_inputs
 from trimodal_serving.orders import Order
-from trimodal_serving.remote import RemoteEngine
+from trimodal_serving.nursery import LastingNursery
+from trimodal_serving.remote import BATCH_SECONDS, RemoteEngine
 
 RED = parse_inputs(["red"], None)
 SPOKEN = Order(item=Input("input", {Modality.TEXT: "red"}), to=Modality.TEXT, lang="zh")
 
 
 @asynccontextmanager
-async def running(folder: Path, **options: Any) -> AsyncIterator[tuple[RemoteEngine, list[str]]]:
+async def running(folder: Path) -> AsyncIterator[tuple[RemoteEngine, list[str]]]:
     measured: list[str] = []
-    engine = RemoteEngine(Setting(str(folder)), lambda name, _: measured.append(name), **options)
+    nursery = LastingNursery()
+    setting, note = Setting(str(folder)), lambda name, _: measured.append(name)
+    engine = RemoteEngine(setting, note, BATCH_SECONDS, nursery)
     try:
         await engine.start()
         yield engine, measured
     finally:
         await engine.close()
+        await nursery.close()
 
 
 def children(parent: int) -> list[int]:
@@ -53,7 +57,7 @@ def children(parent: int) -> list[int]:
 
 
 def nursery_of(engine: RemoteEngine) -> int:
-    nursery = engine._supervisor._nursery
+    nursery = engine._supervisor._nursery._nursery
     assert nursery is not None
     return nursery._process.pid
 
@@ -182,7 +186,8 @@ def test_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
 
 def test_before_and_after_nothing_is_answered(model_folder: Path) -> None:
     async def main() -> None:
-        engine = RemoteEngine(Setting(str(model_folder)), lambda *_: None)
+        setting, nursery = Setting(str(model_folder)), LastingNursery()
+        engine = RemoteEngine(setting, lambda *_: None, BATCH_SECONDS, nursery)
         assert (await refusal(engine.embed(RED))).code == "loading"
         assert not engine.is_ready()
         await engine.close()

@@ -14,7 +14,7 @@ from trimodal_serving import supervisor as module
 from trimodal_serving.backend import Backend, Setting
 from trimodal_serving.channel import Channel
 from trimodal_serving.errors import ServingError
-from trimodal_serving.nursery import NurseryLostError
+from trimodal_serving.nursery import LastingNursery, NurseryLostError
 from trimodal_serving.supervisor import Supervisor
 
 
@@ -63,13 +63,15 @@ async def supervised(
     monkeypatch: pytest.MonkeyPatch, load: Callable[[], Any]
 ) -> AsyncIterator[tuple[Supervisor, Nursery, list[str]]]:
     nursery, measured = Nursery(load), list[str]()
-    monkeypatch.setattr(module, "Nursery", nursery)
+    monkeypatch.setattr("trimodal_serving.nursery.Nursery", nursery)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    supervisor = Supervisor(Setting("x"), lambda name, _: measured.append(name), 60.0)
+    lasting = LastingNursery()
+    supervisor = Supervisor(Setting("x"), lambda name, _: measured.append(name), 60.0, lasting)
     try:
         yield supervisor, nursery, measured
     finally:
         await supervisor.close()
+        await lasting.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
