@@ -25,12 +25,12 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 # the first date that no release in requirements/ may be younger than
 LOCKED := 2026-11-08
 
-.PHONY: help setup demo test browser faults gpu check format lock sbom clean
+.PHONY: help setup demo test test-full browser faults gpu check format lock sbom clean
 
 help: ## print these targets
 	@echo "trimodal: pre-train, fine-tune and serve one model of images, text and speech"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv, once and again whenever pyproject.toml or requirements/ change
 
@@ -106,6 +106,10 @@ $(RUN)/report.html: $(RUN)/results.json
 
 test: $(READY) browser ## run every test
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
+
+test-full: $(READY) browser ## the same with 1,000 made-up requests an operation, and a cluster of Ray
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} SCHEMA_CASES=1000 $(BIN)/python -m pytest -n $(CORES) \
+	  --dist worksteal -m "not faults" $(PYTEST)
 
 browser: ## install Chromium, if there is none and apt may; the tests of the playground need it
 	@for name in chromium chromium-browser google-chrome; do \

@@ -20,8 +20,8 @@ from trimodal_serving.backend import Setting
 from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import Input, parse_inputs
-from trimodal_serving.orders import Order
 from trimodal_serving.nursery import LastingNursery
+from trimodal_serving.orders import Order
 from trimodal_serving.remote import BATCH_SECONDS, RemoteEngine
 
 RED = parse_inputs(["red"], None)
