@@ -10,7 +10,7 @@ import math
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimodal.batch import Modality
 from trimodal.errors import ConfigError, TrimodalError
@@ -20,12 +20,10 @@ from trimodal_serving.caller import Caller, acting
 from trimodal_serving.channel import BrokenChannelError, Channel, Tree
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.logs import log_to_stderr
 from trimodal_serving.messages import Opened, Parcel, error_tree
 from trimodal_serving.worker import Embedder
-
-if TYPE_CHECKING:
-    from trimodal_serving.fulfilment import Made
 
 BEAT_SECONDS = 0.25
 
@@ -187,13 +185,15 @@ class Backend:
             return parcel.made(await engine.generate(opened.order(tree["order"])))
         return parcel.made(await self._stream(number, opened, tree))
 
-    async def _stream(self, number: int, opened: Opened, tree: Tree) -> "Made":
+    async def _stream(self, number: int, opened: Opened, tree: Tree) -> Made:
         pieces = self._engine.stream(opened.order(tree["order"]))
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                if not isinstance(piece, str):
+                if isinstance(piece, Made):
                     return piece
-                self._channel.send({"kind": "piece", "number": number, "text": piece})
+                parcel = Parcel()
+                told = {"kind": "piece", "number": number, "piece": parcel.output(piece)}
+                self._channel.send(told, parcel.buffers)
                 await self._channel.drain()
         raise internal()
 

@@ -16,6 +16,7 @@ import numpy as np
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import Fields, check_json, parse_json
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input, Source, parse_content
 from trimodal_serving.media import RawMedium
 from trimodal_serving.orders import (
@@ -32,7 +33,6 @@ from trimodal_serving.replies import Events, Reply, details, rendered, streamed
 from trimodal_serving.sounds import check_format, check_voice, encode
 
 if TYPE_CHECKING:
-    from trimodal_serving.fulfilment import Made
     from trimodal_serving.service import Service
 
 TASKS = ("describe", "answer", "complete")
@@ -222,11 +222,11 @@ def _head(kind: str, name: str) -> dict[str, Any]:
     }
 
 
-def _reason(made: "Made") -> str:
+def _reason(made: Made) -> str:
     return "length" if made.cut else "stop"
 
 
-def _usage(order: Order, made: "Made") -> dict[str, Any]:
+def _usage(order: Order, made: Made) -> dict[str, Any]:
     prompt = sum(made.tokens.values())
     return {
         "prompt_tokens": prompt,
@@ -237,7 +237,7 @@ def _usage(order: Order, made: "Made") -> dict[str, Any]:
     }
 
 
-def _picture(made: "Made") -> Mapping[str, Any]:
+def _picture(made: Made) -> Mapping[str, Any]:
     from trimodal.processors.encoding import picture_bytes
 
     assert isinstance(made.outputs[0], np.ndarray)  # noqa: S101 - pictures are
@@ -246,7 +246,7 @@ def _picture(made: "Made") -> Mapping[str, Any]:
     return {"content": [part], "images": [part]}
 
 
-async def _audio(engine: "Service", request: ChatRequest, made: "Made") -> dict[str, Any]:
+async def _audio(engine: "Service", request: ChatRequest, made: Made) -> dict[str, Any]:
     """The speech, and what the model hears in it."""
     samples = made.outputs[0]
     assert isinstance(samples, np.ndarray)  # noqa: S101 - speech is
@@ -282,7 +282,7 @@ async def _chunks(engine: "Service", name: str, request: ChatRequest) -> Events:
             first = {}
         if isinstance(piece, str):
             yield chunk({"content": piece})
-            continue
-        yield chunk({}, _reason(piece))
-        if request.with_usage:
-            yield head | {"choices": [], "usage": _usage(request.order, piece)}
+        elif isinstance(piece, Made):
+            yield chunk({}, _reason(piece))
+            if request.with_usage:
+                yield head | {"choices": [], "usage": _usage(request.order, piece)}

@@ -83,6 +83,13 @@ class Codec:
         with self._admission.admit(number):
             return await self._run(lambda: self._decoded(modality, rows))
 
+    async def picture(self, ids: Sequence[int], grid: tuple[int, int]) -> np.ndarray:
+        """(H, W, 3) uint8: what unified ids of a request that is inside look like."""
+        import torch  # the model has imported it by now
+
+        target = Target(Modality.VISION, torch.tensor(ids, dtype=torch.int64), grid, ())
+        return await self._run(lambda: self._codes().pictures([target])[0])
+
     async def _run(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:

@@ -67,7 +67,7 @@ class Composition:
         self._steps: Steps[list[Generation]] | None = None
 
     def step(self) -> Mapping[int, Sequence[int]] | Results:
-        """The ids so far of texts that grew, or when all is done a result for each task.
+        """The ids so far of outputs that changed, or when all is done a result for each task.
 
         Raises:
             Exception: the model fails on one of the tasks or on all.

@@ -123,8 +123,10 @@ class Engine:
             lambda tasks: Composition(generating, tasks, self._token_budget),
             self._meter,
         )
-        fulfilment = Fulfilment(generating, processor, self._decoders, self._admission, scheduler)
         codec = Codec(processor, self._decoders, self._admission, self._worker)
+        fulfilment = Fulfilment(
+            generating, processor, self._decoders, self._admission, scheduler, codec
+        )
         self._running = _Running(
             processor, model.architecture, _generates(model), scheduler, fulfilment, codec, first
         )
@@ -225,8 +227,8 @@ class Engine:
         """
         return await self._ready().fulfilment.generate(order)
 
-    def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
-        """The same for a text, piece by piece, see `Fulfilment.stream`."""
+    def stream(self, order: Order) -> AsyncGenerator[str | np.ndarray | Made, None]:
+        """The same for one text or picture, piece by piece, see `Fulfilment.stream`."""
         return self._ready().fulfilment.stream(order)
 
     async def close(self, drain_seconds: float = DRAIN_SECONDS) -> None:

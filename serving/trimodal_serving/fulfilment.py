@@ -4,6 +4,7 @@ made = await fulfilment.generate(Order(item, to=Modality.VISION))
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from trimodal.batch import Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.errors import ConfigError, DataError
 from trimodal_serving.admission import Admission
+from trimodal_serving.codes import Codec
 from trimodal_serving.composition import Task, passes
 from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
 from trimodal_serving.errors import rejected
@@ -28,6 +30,8 @@ if TYPE_CHECKING:  # slow to import; the model does so in its own thread
     from trimodal.models.generation import Request
     from trimodal.processors import TrimodalProcessor
 
+Hearing = asyncio.Queue[Sequence[int] | None]
+"""Ids after each step; None comes last."""
 MOST_NEW_TOKENS = 64
 """Pieces that a text may have, even if the model reads none as long."""
 
@@ -59,19 +63,21 @@ class Fulfilment:
         decoders: Decoders,
         admission: Admission,
         scheduler: Scheduler,
+        codec: Codec,
     ) -> None:
         self._model = model
         self._processor = processor
         self._decoders = decoders
         self._admission = admission
         self._scheduler = scheduler
+        self._codec = codec
 
     async def generate(self, order: Order, told: Told | None = None) -> Made:
         """Generate the outputs of an order; cancelling this gives up what is not made yet.
 
         Args:
             order: what to generate from what.
-            told: called with the ids of the first text so far, each time that it grew.
+            told: called with the ids so far of the first output after each step.
 
         Raises:
             ServingError: full, an order that this model cannot carry out, or a medium
@@ -107,30 +113,49 @@ class Fulfilment:
             self._model.sample_rate,
         )
 
-    async def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
-        """A text as it grows, and in the end what `generate` returns.
-
-        A character whose bytes have not all come yet is held back.
-        """
-        told: asyncio.Queue[Sequence[int] | None] = asyncio.Queue()
-        text = self._processor.text
+    async def stream(self, order: Order) -> AsyncGenerator[str | np.ndarray | Made, None]:
+        """A text as it grows, or pictures on the way to one; in the end what `generate` returns."""
+        told: Hearing = asyncio.Queue()
         task = asyncio.create_task(self.generate(order, told.put_nowait))
         task.add_done_callback(lambda _: told.put_nowait(None))
-        sent = ""
+        pieces = self._grown if order.to is Modality.TEXT else self._sketched
         try:
-            while (ids := await told.get()) is not None:
-                whole = text.decode(ids).rstrip("\ufffd")
-                if len(whole) > len(sent) and whole.startswith(sent):
-                    yield whole[len(sent) :]
-                    sent = whole
-            made = await task
-            rest = str(made.outputs[0])[len(sent) :]
-            if rest:
-                yield rest
-            yield made
+            async with contextlib.aclosing(pieces(order, told, task)) as shown:
+                async for piece in shown:
+                    yield piece
+            yield await task
         finally:
             if not task.cancel() and not task.cancelled():
                 task.exception()  # looked at, so that asyncio does not complain about it
+
+    async def _grown(
+        self, _: Order, told: Hearing, task: "asyncio.Task[Made]"
+    ) -> AsyncGenerator[str, None]:
+        """What a text gains; a character whose bytes have not all come yet is held back."""
+        sent = ""
+        while (ids := await told.get()) is not None:
+            whole = self._processor.text.decode(ids).rstrip("\ufffd")
+            if len(whole) > len(sent) and whole.startswith(sent):
+                yield whole[len(sent) :]
+                sent = whole
+        rest = str((await task).outputs[0])[len(sent) :]
+        if rest:
+            yield rest
+
+    async def _sketched(
+        self, order: Order, told: Hearing, _: "asyncio.Task[Made]"
+    ) -> AsyncGenerator[np.ndarray, None]:
+        """A picture as it would be after some of the steps, which lie evenly."""
+        from trimodal.models.generation import code_grid  # slow to import; the model has done so
+
+        request, decoding = order.settings()
+        parts = order.partial + 1
+        shown = {round(decoding.steps * part / parts) for part in range(1, parts)} - {0}
+        step = 0
+        while (ids := await told.get()) is not None:
+            step += 1
+            if step in shown and step < decoding.steps:
+                yield await self._codec.picture(ids, code_grid(self._model, request))
 
 
 def _most_cost(request: "Request", decoding: "Decoding", observed: int, room: int) -> int:

@@ -85,8 +85,8 @@ class Generations:
 
         Args:
             task: what to generate.
-            told: called with the ids of a text so far, each time that it grew; if a neighbour made
-                the batch fail, they grow once more from the beginning.
+            told: called with the ids so far after each step that changed them; if a neighbour made
+                the batch fail, it begins once more.
         """
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
         flow = current().flow

@@ -23,9 +23,17 @@ logger = logging.getLogger(__name__)
 Result = tuple[Any, list[bytes]]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a result, or what it is so far; see `Parcel.output`."""
+
+    tree: Any
+    buffers: list[bytes]
+
+
 @dataclass
 class _Call:
-    arrived: "asyncio.Queue[str | Result | ServingError]" = field(default_factory=asyncio.Queue)
+    arrived: "asyncio.Queue[Piece | Result | ServingError]" = field(default_factory=asyncio.Queue)
     on_cost: Callable[[int], None] | None = None
 
 
@@ -83,7 +91,7 @@ class Link:
                 if call.on_cost is not None:
                     call.on_cost(tree["tokens"])
             elif kind == "piece":
-                call.arrived.put_nowait(tree["text"])
+                call.arrived.put_nowait(Piece(tree["piece"], buffers))
             elif kind == "error":
                 call.arrived.put_nowait(error_of(tree["error"]))
             else:
@@ -103,7 +111,7 @@ class Link:
         """
         async with contextlib.aclosing(self.pieces(kind, tree, buffers, on_cost)) as pieces:
             async for arrived in pieces:
-                if not isinstance(arrived, str):
+                if not isinstance(arrived, Piece):
                     return arrived
         raise self._lost()
 
@@ -113,7 +121,7 @@ class Link:
         tree: Tree,
         buffers: Sequence[Buffer] = (),
         on_cost: Callable[[int], None] | None = None,
-    ) -> AsyncGenerator[str | Result, None]:
+    ) -> AsyncGenerator[Piece | Result, None]:
         """What a request gives piece by piece, and in the end its result; see `call`."""
         if self.ended:
             raise self._lost()
@@ -130,7 +138,7 @@ class Link:
             await self._channel.drain()
             while True:
                 arrived = await call.arrived.get()
-                done = not isinstance(arrived, str)
+                done = not isinstance(arrived, Piece)
                 if isinstance(arrived, ServingError):
                     raise arrived
                 yield arrived

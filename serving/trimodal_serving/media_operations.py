@@ -152,7 +152,7 @@ GENERATION = (
             "output_format": "string: png, webp or jpeg",
             "response_format": "string: b64_json",
             "stream": "boolean: events of OpenAI's kind, one a picture",
-            "partial_images": "integer: from 0 to 3; there are none",
+            "partial_images": "integer: from 0 to 3, pictures of a stream before each is done",
         }
         | SEED
         | EXTENSION,

@@ -61,6 +61,7 @@ class Parcel:
             "size": order.size,
             "decoding": dict(order.decoding),
             "seeds": list(order.seeds),
+            "partial": order.partial,
         }
 
     def array(self, array: np.ndarray) -> Tree:
@@ -131,6 +132,7 @@ class Opened:
             size=None if size is None else (size[0], size[1]),
             decoding=tree["decoding"],
             seeds=tree["seeds"],
+            partial=tree["partial"],
         )
 
     def array(self, tree: Tree) -> np.ndarray:

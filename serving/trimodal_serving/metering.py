@@ -12,6 +12,7 @@ import numpy as np
 
 from trimodal.batch import Modality
 from trimodal_serving.caller import Usage, current
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.meter import Meter
 from trimodal_serving.service import Service
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from trimodal.config import ModelConfig
     from trimodal_serving.codes import Codes
     from trimodal_serving.engine import Embedding
-    from trimodal_serving.fulfilment import Made
     from trimodal_serving.inputs import Input
     from trimodal_serving.orders import Order
 
@@ -66,22 +66,22 @@ class Metered:
             current().usage.add(read(one.tokens, self.architecture))
         return embeddings
 
-    async def generate(self, order: "Order") -> "Made":
+    async def generate(self, order: "Order") -> Made:
         """See `Service`."""
         made = await self._service.generate(order)
         current().usage.add(used(made, self.architecture))
         return made
 
-    async def stream(self, order: "Order") -> "AsyncGenerator[str | Made, None]":
+    async def stream(self, order: "Order") -> AsyncGenerator[str | np.ndarray | Made, None]:
         """See `Service`."""
         start, first = time.monotonic(), True
         caller = current()
         async with contextlib.aclosing(self._service.stream(order)) as pieces:
             async for piece in pieces:
-                if first:
+                if first and order.to is Modality.TEXT:
                     self._meter("time_to_first_token_seconds", time.monotonic() - start)
                     first = False
-                if not isinstance(piece, str):
+                if isinstance(piece, Made):
                     caller.usage.add(used(piece, self.architecture))
                 yield piece
 

@@ -47,6 +47,8 @@ class Order:
     """What differs from the library's default."""
     seeds: Sequence[int] = (0,)
     """Of each output."""
+    partial: int = 0
+    """How often a picture is shown before it is done, at most; for streams of one output."""
 
     def settings(self) -> "tuple[Request, Decoding]":
         """The same as the library has it.

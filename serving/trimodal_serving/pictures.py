@@ -5,6 +5,8 @@ reply = await answer(engine, "demo", "application/json", body)
 
 import asyncio
 import base64
+import contextlib
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import numpy as np
 
 from trimodal.batch import Modality
 from trimodal_serving.fields import Fields, check_json, parse_json
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input
 from trimodal_serving.orders import (
     EXTENSION,
@@ -26,13 +29,14 @@ from trimodal_serving.orders import (
 from trimodal_serving.replies import Events, Reply, rendered, streamed
 
 if TYPE_CHECKING:
-    from trimodal_serving.fulfilment import Made
     from trimodal_serving.service import Service
 
 MAX_PICTURES = 10
 MAX_PARTIAL = 3
-"""Pictures before they are done that a client may ask for, and the most, not the least, it gets."""
+"""Pictures before one is done that a client may ask for."""
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
+
+Pieces = asyncio.Queue[str | np.ndarray | Made | Exception]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class PictureRequest:
     form: str
     """One of `FORMATS`."""
     stream: bool
+    partial: int
+    """How often each picture is shown before it is done, at most."""
 
 
 async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
@@ -81,7 +87,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> PictureReques
     seed = take_seed(fields, count)
     fields.neutral("pictures are in the answer itself", response_format=("b64_json",))
     stream = fields.flag("stream")
-    fields.whole("partial_images", 0, MAX_PARTIAL)
+    partial = fields.whole("partial_images", 0, MAX_PARTIAL) or 0
     fields.neutral("pictures have no transparent parts", background=("auto", "opaque"))
     fields.neutral("there is one quality", quality=("auto", "standard"), style=())
     fields.neutral("files are as their format has them", output_compression=(100,))
@@ -98,7 +104,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> PictureReques
         decoding=decoding,
         seeds=range(seed, seed + count),
     )
-    return PictureRequest(order, form, stream)
+    return PictureRequest(order, form, stream, partial)
 
 
 def _size(fields: Fields) -> tuple[int, int] | None:
@@ -113,45 +119,81 @@ def _size(fields: Fields) -> tuple[int, int] | None:
 
 
 async def _events(engine: "Service", request: PictureRequest) -> Events:
-    """Each picture as soon as those before it are done; there are none that are half done."""
-    orders = [replace(request.order, seeds=(seed,)) for seed in request.order.seeds]
-    tasks = [asyncio.ensure_future(engine.generate(order)) for order in orders]
+    """Each picture as soon as those before it are done, and before it what it looked like."""
+    orders = [
+        replace(request.order, seeds=(seed,), partial=request.partial)
+        for seed in request.order.seeds
+    ]
+    queues: list[Pieces] = [asyncio.Queue() for _ in orders]
+    pairs = zip(orders, queues, strict=True)
+    tasks = [asyncio.create_task(_follow(engine, *pair)) for pair in pairs]
     try:
-        for task in tasks:
-            tree = await asyncio.to_thread(_tree, request, await task)
-            yield {
-                "type": "image_generation.completed",
-                "b64_json": tree["data"][0]["b64_json"],
-                "created_at": tree["created"],
-                "background": "opaque",
-                "quality": "auto",
-                **{key: tree[key] for key in ("output_format", "size", "usage")},
-            }
+        for queue in queues:
+            for index in itertools.count():
+                piece = await queue.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                yield await asyncio.to_thread(_event, request, piece, index)
+                if isinstance(piece, Made):
+                    break
     finally:
         for task in tasks:
-            if not task.cancel() and not task.cancelled():
-                task.exception()  # looked at, so that asyncio does not complain about it
+            task.cancel()
 
 
-def _tree(request: PictureRequest, made: "Made") -> dict[str, Any]:
-    pictures = [output for output in made.outputs if isinstance(output, np.ndarray)]
-    height, width = pictures[0].shape[:2]
-    read, drawn = sum(made.tokens.values()), made.new_tokens
+async def _follow(engine: "Service", order: Order, queue: Pieces) -> None:
+    """Put into a queue what a stream gives, or what ends it."""
+    try:
+        async with contextlib.aclosing(engine.stream(order)) as pieces:
+            async for piece in pieces:
+                queue.put_nowait(piece)
+    except Exception as error:
+        queue.put_nowait(error)
+
+
+def _event(request: PictureRequest, piece: str | np.ndarray | Made, index: int) -> dict[str, Any]:
+    picture = piece.outputs[0] if isinstance(piece, Made) else piece
+    event: dict[str, Any] = {
+        "b64_json": _encoded([picture], request.form)[0],
+        "created_at": int(time.time()),
+        "size": _size_of(picture),
+        "output_format": request.form,
+        "background": "opaque",
+        "quality": "auto",
+    }
+    if isinstance(piece, Made):
+        return {"type": "image_generation.completed", **event, "usage": _usage(piece)}
+    return {"type": "image_generation.partial_image", **event, "partial_image_index": index}
+
+
+def _tree(request: PictureRequest, made: Made) -> dict[str, Any]:
     return {
         "created": int(time.time()),
-        "data": [{"b64_json": data} for data in _encoded(pictures, request.form)],
+        "data": [{"b64_json": data} for data in _encoded(made.outputs, request.form)],
         "output_format": request.form,
-        "size": f"{width}x{height}",
-        "usage": {
-            "input_tokens": read,
-            "output_tokens": drawn,
-            "total_tokens": read + drawn,
-            "input_tokens_details": {"text_tokens": read, "image_tokens": 0},
-        },
+        "size": _size_of(made.outputs[0]),
+        "usage": _usage(made),
     }
 
 
-def _encoded(pictures: Sequence[np.ndarray], form: str) -> list[str]:
+def _usage(made: Made) -> dict[str, Any]:
+    read, drawn = sum(made.tokens.values()), made.new_tokens
+    return {
+        "input_tokens": read,
+        "output_tokens": drawn,
+        "total_tokens": read + drawn,
+        "input_tokens_details": {"text_tokens": read, "image_tokens": 0},
+    }
+
+
+def _size_of(picture: str | np.ndarray) -> str:
+    assert isinstance(picture, np.ndarray)  # noqa: S101 - pictures were ordered
+    height, width = picture.shape[:2]
+    return f"{width}x{height}"
+
+
+def _encoded(pictures: Sequence[str | np.ndarray], form: str) -> list[str]:
     from trimodal.processors.encoding import picture_bytes
 
-    return [base64.b64encode(picture_bytes(one, FORMATS[form])).decode() for one in pictures]
+    arrays = [one for one in pictures if isinstance(one, np.ndarray)]
+    return [base64.b64encode(picture_bytes(one, FORMATS[form])).decode() for one in arrays]

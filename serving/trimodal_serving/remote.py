@@ -23,6 +23,7 @@ from trimodal_serving.engine import DRAIN_SECONDS, QUEUED_BATCHES, Embedding
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input
+from trimodal_serving.link import Piece
 from trimodal_serving.messages import Opened, Parcel
 from trimodal_serving.meter import Meter
 from trimodal_serving.nursery import LastingNursery
@@ -143,7 +144,7 @@ class RemoteEngine:
             result, buffers = await link.call("generate", tree, parcel.buffers, ticket.settle)
             return Opened(buffers).made(result)
 
-    async def stream(self, order: Order) -> AsyncGenerator[str | Made, None]:
+    async def stream(self, order: Order) -> AsyncGenerator[str | np.ndarray | Made, None]:
         """See `Engine.stream`."""
         with self.admission.admit(self._least(order)) as ticket:
             parcel = Parcel()
@@ -152,7 +153,10 @@ class RemoteEngine:
             pieces = link.pieces("stream", tree, parcel.buffers, ticket.settle)
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
-                    yield piece if isinstance(piece, str) else Opened(piece[1]).made(piece[0])
+                    if isinstance(piece, Piece):
+                        yield Opened(piece.buffers).output(piece.tree)
+                    else:
+                        yield Opened(piece[1]).made(piece[0])
 
     async def encode(self, item: Input) -> Codes:
         """See `Codec.encode`."""

@@ -113,7 +113,7 @@ class Replicas:
         """See `Engine.generate`."""
         return await self._least_busy().generate(order)
 
-    def stream(self, order: "Order") -> "AsyncGenerator[str | Made, None]":
+    def stream(self, order: "Order") -> "AsyncGenerator[str | np.ndarray | Made, None]":
         """See `Engine.stream`."""
         return self._least_busy().stream(order)
 

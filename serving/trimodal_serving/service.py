@@ -57,8 +57,8 @@ class Service(Protocol):
         """Carry out an order."""
         ...
 
-    def stream(self, order: "Order") -> "AsyncGenerator[str | Made, None]":
-        """The same for a text, piece by piece."""
+    def stream(self, order: "Order") -> "AsyncGenerator[str | np.ndarray | Made, None]":
+        """The same for one text or picture, piece by piece."""
         ...
 
     async def encode(self, item: "Input") -> "Codes":

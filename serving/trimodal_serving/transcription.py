@@ -12,6 +12,7 @@ from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import Fields
 from trimodal_serving.forms import parse_form
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input
 from trimodal_serving.media import RawMedium
 from trimodal_serving.orders import (
@@ -25,7 +26,6 @@ from trimodal_serving.orders import (
 from trimodal_serving.replies import Events, Reply, rendered, streamed
 
 if TYPE_CHECKING:
-    from trimodal_serving.fulfilment import Made
     from trimodal_serving.service import Service
 
 FORMATS = ("json", "text", "verbose_json")
@@ -139,7 +139,7 @@ def _refuse(fields: Fields) -> None:
         fields.neutral("no probabilities are given", **{key: ()})
 
 
-def _rendered(request: TranscriptionRequest, made: "Made", task: str) -> Reply:
+def _rendered(request: TranscriptionRequest, made: Made, task: str) -> Reply:
     text = str(made.outputs[0])
     if request.form == "text":
         return Reply(f"{text}\n".encode(), "text/plain; charset=utf-8")
@@ -156,7 +156,7 @@ def _rendered(request: TranscriptionRequest, made: "Made", task: str) -> Reply:
     )
 
 
-def _usage(made: "Made") -> dict[str, Any]:
+def _usage(made: Made) -> dict[str, Any]:
     heard = made.tokens[Modality.SPEECH]
     return {
         "type": "tokens",
@@ -171,6 +171,6 @@ async def _events(engine: "Service", request: TranscriptionRequest) -> Events:
     async for piece in engine.stream(request.order):
         if isinstance(piece, str):
             yield {"type": "transcript.text.delta", "delta": piece}
-        else:
+        elif isinstance(piece, Made):
             text = piece.outputs[0]
             yield {"type": "transcript.text.done", "text": text, "usage": _usage(piece)}

@@ -81,7 +81,7 @@ def test_texts_come_piece_by_piece(model: TrimodalModel) -> None:
                 said, buffers = await heard(channel, "piece", "result", "error")
                 if said["kind"] != "piece":
                     break
-                pieces += said["text"]
+                pieces += said["piece"]
             assert Opened(buffers).made(said["result"]).outputs == [pieces]
 
     asyncio.run(main())

@@ -9,7 +9,7 @@ import pytest
 from trimodal_serving.caller import Caller, acting
 from trimodal_serving.channel import Channel
 from trimodal_serving.errors import ServingError
-from trimodal_serving.link import Link
+from trimodal_serving.link import Link, Piece
 from trimodal_serving.messages import error_tree
 
 GONE = ServingError(503, "worker_restarting", "gone", retry_after=3)
@@ -68,10 +68,10 @@ def test_pieces_come_before_the_result() -> None:
             task = asyncio.create_task(gather())
             number = (await other.receive())[0]["number"]
             for text in ("a", "b"):
-                other.send({"kind": "piece", "number": number, "text": text})
+                other.send({"kind": "piece", "number": number, "piece": text})
             other.send({"kind": "result", "number": number, "result": "ab"}, [b"!"])
             await task
-            assert gathered == ["a", "b", ("ab", [b"!"])]
+            assert gathered == [Piece("a", []), Piece("b", []), ("ab", [b"!"])]
 
     asyncio.run(main())
 

@@ -13,7 +13,7 @@ from trimodal.models.decoding import Decoding
 
 
 def drawn(sdk: openai.OpenAI, **fields: Any) -> tuple[Any, list[Image.Image]]:
-    answer = sdk.images.generate(model="tiny", prompt="a red square", **fields)
+    answer = sdk.images.generate(**{"model": "tiny", "prompt": "a red square", **fields})
     assert answer.data is not None
     files = [base64.b64decode(item.b64_json or "") for item in answer.data]
     return answer, [Image.open(io.BytesIO(file)) for file in files]
@@ -80,14 +80,33 @@ def test_a_bad_request_is_named(
         assert "multiples of 4" in error["message"]
 
 
-def test_a_stream_ends_with_each_picture_in_order(sdk: openai.OpenAI) -> None:
+@pytest.mark.parametrize("partial", [0, 1, 3])
+def test_a_stream_has_each_picture_in_order(sdk: openai.OpenAI, partial: int) -> None:
     body = {"seed": 5}
-    whole, _ = drawn(sdk, n=2, extra_body=body)
     with sdk.images.generate(
-        model="tiny", prompt="a red square", n=2, stream=True, partial_images=1, extra_body=body
+        model="tiny", prompt="red", n=2, stream=True, partial_images=partial, extra_body=body
     ) as events:
         found: list[Any] = list(events)
-    assert {event.type for event in found} == {"image_generation.completed"}
-    assert [event.b64_json for event in found] == [one.b64_json for one in whole.data or []]
+    done = [event for event in found if event.type == "image_generation.completed"]
+    assert [event.usage.output_tokens for event in done] == [12, 12]
+    whole, _ = drawn(sdk, prompt="red", n=2, extra_body=body)
+    assert [event.b64_json for event in done] == [one.b64_json for one in whole.data or []]
     assert {event.size for event in found} == {"16x12"}
-    assert [event.usage.output_tokens for event in found] == [12, 12]
+    kinds = ["image_generation.partial_image"] * partial + ["image_generation.completed"]
+    assert [event.type for event in found] == 2 * kinds
+    indices = [event.partial_image_index for event in found if "partial" in event.type]
+    assert indices == 2 * list(range(partial))
+
+
+def test_what_is_shown_comes_to_the_picture(sdk: openai.OpenAI) -> None:
+    """With one step left, all but the codes of that step are those of the picture."""
+    options = {"trimodal": {"steps": 4, "choice_temperature": 0.0, "temperature": 0.0}}
+    with sdk.images.generate(
+        model="tiny", prompt="red", stream=True, partial_images=3, extra_body=options
+    ) as events:
+        pictures = [Image.open(io.BytesIO(base64.b64decode(one.b64_json))) for one in events]
+    assert len(pictures) == 4
+    *before, last = [np.asarray(picture, float) for picture in pictures]
+    apart = [float((one != last).any(-1).mean()) for one in before]
+    assert apart[0] > 0
+    assert apart[-1] <= apart[0]

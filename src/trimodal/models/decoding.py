@@ -20,7 +20,8 @@ from trimodal.vocabulary import Special
 
 T = TypeVar("T")
 Steps = Generator[Mapping[int, Sequence[int]], None, T]
-"""Work that pauses after each step, and then says what each text is so far; it ends with a `T`."""
+"""Work that pauses after each step, and then says what each output that changed is so far; it ends
+with a `T`."""
 
 
 def finish(steps: Steps[T]) -> T:
@@ -165,7 +166,7 @@ def decode_codes(
     """Fill in targets whose every code is masked (Chang et al., 2022, MaskGIT).
 
     In each step all masked codes are drawn, and the surest are kept: so many that the masked ones
-    fall with a cosine to none.
+    fall with a cosine to none. A step shows all that was drawn.
 
     Args:
         prefix: N sequences, and if there is guidance the same N with nothing observed.
@@ -184,16 +185,17 @@ def decode_codes(
         rows = list(range(len(prefix.lengths)))
         h_TD = prefix.extend(rows, given, positions * copies, keep=False)
         log_p_TV = _log_probabilities(prefix, prefix.model.code_logits(h_TD, modality), decoding)
-        at = 0
+        at, drawn = 0, {}
         for i, seed in enumerate(seeds):
             size = len(ids[i])
             rng = generator("codes", seed, step)
-            ids[i] = _filled(
+            whole_T, kept_T = _filled(
                 log_p_TV[at : at + size], ids[i] - start, mask - start, step, decoding, rng
             )
-            ids[i] = ids[i] + start
+            drawn[i] = tuple(whole_T + start)
+            ids[i] = kept_T + start
             at += size
-        yield {}
+        yield drawn
     return [
         Target(t.modality, torch.from_numpy(i), t.grid, t.prompt)
         for t, i in zip(targets, ids, strict=True)
@@ -207,8 +209,8 @@ def _filled(
     step: int,
     decoding: Decoding,
     rng: np.random.Generator,
-) -> np.ndarray:
-    """One step of one target: local ids, `mask` where it is still masked."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """One step of one target: local ids, all of them and with `mask` where it is still masked."""
     size = len(local_T)
     drawn_T = _draw(log_p_TV, rng.random(size), decoding)
     left = 1 - (step + 1) / decoding.steps
@@ -220,5 +222,6 @@ def _filled(
     still = math.floor(size * math.cos(math.pi / 2 * (1 - left)))
     still = max(0, min(still, int(masked_T.sum()) - 1)) if left > 0 else 0
     sure_T = np.where(masked_T, sure_T, np.inf)
-    filled_T[np.argsort(sure_T, kind="stable")[:still]] = mask
-    return filled_T
+    kept_T = filled_T.copy()
+    kept_T[np.argsort(sure_T, kind="stable")[:still]] = mask
+    return filled_T, kept_T

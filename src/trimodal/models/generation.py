@@ -132,7 +132,8 @@ def generate_steps(
 ) -> Steps[list[Generation]]:
     """The same by a model in evaluation mode, step by step, so that other work may come between.
 
-    Between two steps the ids of the texts that grew are there, by their place among the samples.
+    Between two steps there are the ids so far of texts that grew, and those of pictures and speech
+    as they were drawn, by their place among the samples.
     """
     room = check_room(model, request, decoding)
     if request.answer:
@@ -192,7 +193,7 @@ def _targets(
     most = check_room(model, request, decoding)
     prefix = Prefix(model, samples, writings, [most] * len(samples))
     if request.to is Modality.VISION:
-        grids = [_grid(model, request)] * len(seeds)
+        grids = [code_grid(model, request)] * len(seeds)
     else:
         lengths = model.prediction_head.lengths(prefix.last_ND[: len(seeds)]).tolist()
         grids = [
@@ -229,7 +230,13 @@ def _codes(model: "TrimodalModel") -> CodeProcessor:
     return codes
 
 
-def _grid(model: "TrimodalModel", request: Request) -> tuple[int, int]:
+def code_grid(model: "TrimodalModel", request: Request) -> tuple[int, int]:
+    """Rows and columns of the codes of a picture.
+
+    Raises:
+        ConfigError: the model draws no pictures.
+        DataError: a picture of that size cannot be made of codes.
+    """
     tokenizer = _codes(model).tokenizers.vision
     if tokenizer is None:
         raise ConfigError("this model has no vision tokenizer, so it draws no pictures")
@@ -261,7 +268,7 @@ def check_room(model: "TrimodalModel", request: Request, decoding: Decoding) -> 
     if request.to is Modality.TEXT:
         return decoding.max_tokens
     if request.to is Modality.VISION:
-        rows, columns = _grid(model, request)
+        rows, columns = code_grid(model, request)
         return rows * columns
     tokenizer = _codes(model).tokenizers.speech
     if tokenizer is None:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -245,7 +246,13 @@ def test_codes_are_filled_in_along_a_cosine(
     empty = Target(modality, torch.full((size,), mask), grid, prompt(modality))
     prefix = prefix_of(lively, conditions[:3], modality, size, guided=guidance != 1)
     decoding = Decoding(steps=steps, guidance=guidance)
-    made = finish(decode_codes(prefix, [empty] * 3, decoding, seeds=[0, 1, 2]))
+    shown: list[Mapping[int, Sequence[int]]] = []
+    work = decode_codes(prefix, [empty] * 3, decoding, seeds=[0, 1, 2])
+    try:
+        while True:
+            shown.append(next(work))
+    except StopIteration as end:
+        made = end.value
     start, count = lively.vocabulary.range_of(modality)
     for i, target in enumerate(made):
         assert target.grid == grid
@@ -258,6 +265,11 @@ def test_codes_are_filled_in_along_a_cosine(
         for before, after in pairwise(history):
             known = before != mask
             assert torch.equal(before[known], after[known])
+        # what a step shows is whole, and holds what the next step is given
+        for whole, after in zip(shown, history[1:], strict=True):
+            drawn = torch.tensor(whole[i])
+            assert (drawn != mask).all()
+            assert torch.equal(drawn[after != mask], after[after != mask])
         assert ((target.ids >= start) & (target.ids < start + count)).all()
     if guidance != 1:
         assert all(torch.equal(given[0], given[3]) for given in seen)
