@@ -12,7 +12,7 @@ from trimodal.errors import StorageError
 from trimodal_serving.caller import PRIORITIES, Caller, Priority
 from trimodal_serving.errors import ServingError
 from trimodal_serving.keys import Key, KeyFile, find
-from trimodal_serving.origins import check_origin
+from trimodal_serving.origins import check_origin, check_site
 from trimodal_serving.quotas import Quota
 
 PUBLIC = "/livez"
@@ -105,7 +105,7 @@ class Access:
 
         Raises:
             ServingError: 401 without a valid key, 403 for a key that lacks a scope, 429 for one
-                that has nothing left; see `check_origin` where there are no keys.
+                that has nothing left; see `check_site` and, without keys, `check_origin`.
         """
         headers = list(headers)
         if self._file is None and path != PUBLIC and not self._anonymous:
@@ -114,6 +114,7 @@ class Access:
             return Caller(priority=_priority(headers, "interactive"))
         self._look()
         key = self._key(headers)
+        check_site(path, headers)
         missing = scope_of(path) - set(key.scopes)
         if missing:
             message = f"the key lacks the scope {sorted(missing)[0]}"

@@ -65,6 +65,7 @@ def load_model(setting: Setting) -> Embedder:
         raise ConfigError("--device cuda: this machine has no usable CUDA device")
     if device == "cuda":
         device = f"cuda:{setting.replica % torch.cuda.device_count()}"
+        torch.cuda.set_device(device)  # of this thread, the only one that computes
     elif setting.replicas > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // setting.replicas))
     return load(setting.model, device, setting.weights)

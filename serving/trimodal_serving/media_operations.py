@@ -27,6 +27,9 @@ INDEX = {
 }
 ITEM = {"object": "item", "id": "a1", "modality": "text", "metadata": {"year": 2024}}
 PETS = {"name": "pets"}
+OWN = frozenset({"year"})
+"""Fields that an index has if it was made with them."""
+EVENTS = "text/event-stream"
 
 GENERATION = (
     Operation(
@@ -74,6 +77,7 @@ GENERATION = (
             ],
             "max_tokens": 4,
         },
+        also=(EVENTS,),
     ),
     *(
         Operation(
@@ -92,6 +96,7 @@ GENERATION = (
             | more,
             {"model": NAME},
             FORM,
+            also=("text/plain", EVENTS),
         )
         for name, summary, more in (
             (
@@ -124,6 +129,7 @@ GENERATION = (
         | EXTENSION,
         {"model": NAME, "input": "a dog", "voice": "default", "response_format": "wav"},
         answer_kind="audio/wav",
+        also=("audio/mpeg", "audio/flac", "audio/ogg", "audio/pcm", EVENTS),
     ),
     Operation(
         "GET",
@@ -157,6 +163,7 @@ GENERATION = (
         | SEED
         | EXTENSION,
         {"model": NAME, "prompt": "a red square", "trimodal": {"steps": 2}},
+        also=(EVENTS,),
     ),
 )
 
@@ -175,6 +182,7 @@ SEARCH = (
         },
         {"name": "pets", "fields": {"year": "integer"}},
         status=201,
+        optional=OWN,
     ),
     Operation(
         "POST",
@@ -194,9 +202,25 @@ SEARCH = (
             ],
         },
         path_example=PETS,
+        optional=frozenset({"usage"}),
     ),
-    Operation("GET", "/v1/indexes", "search", "All indexes", {"object": "list", "data": [INDEX]}),
-    Operation("GET", "/v1/indexes/{name}", "search", "One index", INDEX, path_example=PETS),
+    Operation(
+        "GET",
+        "/v1/indexes",
+        "search",
+        "All indexes",
+        {"object": "list", "data": [INDEX]},
+        optional=OWN,
+    ),
+    Operation(
+        "GET",
+        "/v1/indexes/{name}",
+        "search",
+        "One index",
+        INDEX,
+        path_example=PETS,
+        optional=OWN,
+    ),
     Operation(
         "GET",
         "/v1/indexes/{name}/items/{id}",
@@ -204,6 +228,7 @@ SEARCH = (
         "One item",
         ITEM | {"vector": VECTOR},
         path_example=PETS | {"id": "a1"},
+        optional=OWN,
     ),
     Operation(
         "POST",
@@ -227,6 +252,7 @@ SEARCH = (
             "with_vectors": "boolean: whether items come with their vectors",
         },
         {"model": NAME, "index": "pets", "query": "a dog", "filter": {"year": {"gte": 2020}}},
+        optional=OWN | {"usage"},
     ),
     Operation(
         "POST",

@@ -140,6 +140,7 @@ class LastingNursery:
     def __init__(self) -> None:
         self._nursery: Nursery | None = None
         self._starting = asyncio.Lock()
+        self._closed = False
 
     async def spawn(self, setting: "Setting") -> Child:
         """Fork a process that serves a model.
@@ -148,6 +149,8 @@ class LastingNursery:
             NurseryLostError: the nursery is gone; the next call starts another.
         """
         async with self._starting:
+            if self._closed:
+                raise NurseryLostError
             if self._nursery is None:
                 self._nursery = await Nursery.start()
             nursery = self._nursery
@@ -160,8 +163,10 @@ class LastingNursery:
             raise
 
     async def close(self) -> None:
-        """End it and all its children."""
-        nursery, self._nursery = self._nursery, None
+        """End it and all its children; there is none any more."""
+        self._closed = True
+        async with self._starting:
+            nursery, self._nursery = self._nursery, None
         if nursery is not None:
             await nursery.close()
 

@@ -88,8 +88,9 @@ def _answered(operation: Operation) -> dict[str, Any]:
     if operation.answer_kind != JSON:
         content: dict[str, Any] = {operation.answer_kind: {}}
     else:
-        schema = schema_of(operation.answer)
+        schema = schema_of(operation.answer, operation.optional)
         content = {JSON: {"schema": schema, "example": operation.answer}}
+    content |= {kind: {} for kind in operation.also}
     return {"description": "The answer", "content": content}
 
 
@@ -116,13 +117,14 @@ def _body(operation: Operation) -> dict[str, Any]:
     return {"schema": schema, "example": example}
 
 
-def schema_of(example: Any) -> dict[str, Any]:
+def schema_of(example: Any, optional: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The form of an example: kinds, and the fields that all answers have."""
     if isinstance(example, dict):
-        properties = {key: schema_of(value) for key, value in example.items()}
-        return {"type": "object", "properties": properties, "required": list(example)}
+        properties = {key: schema_of(value, optional) for key, value in example.items()}
+        required = [key for key in example if key not in optional]
+        return {"type": "object", "properties": properties, "required": required}
     if isinstance(example, list):
-        return {"type": "array"} | ({"items": schema_of(example[0])} if example else {})
+        return {"type": "array"} | ({"items": schema_of(example[0], optional)} if example else {})
     kinds = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"))
     return {"type": next(name for kind, name in kinds if isinstance(example, kind))}
 

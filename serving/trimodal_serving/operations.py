@@ -3,7 +3,7 @@
 for operation in EMBEDDINGS: operation.path, operation.example
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,10 @@ class Operation:
     answer_kind: str = JSON
     status: int = 200
     path_example: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    """Fields of the answer, at any depth, that not all answers have."""
+    also: Sequence[str] = ()
+    """Other content types that answers may have."""
 
 
 MODEL = {"model": "string!: the name that GET /v1/models lists"}
@@ -102,6 +106,7 @@ EMBEDDINGS = (
             "user": "string: ignored",
         },
         {"model": NAME, "input": ["a dog", {"image": PICTURE}, {"audio": SOUND}]},
+        also=("application/octet-stream",),
     ),
     Operation(
         "POST",
@@ -170,6 +175,7 @@ EMBEDDINGS = (
             "priority": "integer: 0",
         },
         {"model": NAME, "texts": ["a dog"], "embedding_types": ["float", "ubinary"]},
+        optional=frozenset({"float", "ubinary", "texts"}),
     ),
     Operation(
         "POST",
@@ -304,5 +310,7 @@ KSERVE = (
             "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a dog"]}],
         },
         path_example=PATH,
+        optional=frozenset({"id", "data"}),
+        also=("application/octet-stream",),
     ),
 )

@@ -1,4 +1,4 @@
-"""Whose pages may use a server without keys: its own, under a loopback address.
+"""Whose pages may use a server: its own, and without keys under a loopback address only.
 
 check_origin(scope["headers"])
 """
@@ -41,6 +41,21 @@ def check_origin(headers: Iterable[tuple[bytes, bytes]]) -> None:
     if not own.issuperset(origins):
         message = "without keys this server answers no page but its own"
         raise ServingError(403, "foreign_origin", message)
+
+
+def check_site(path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Return if a browser does not say that the page of another site sends the request.
+
+    A proxy that adds a key to what a browser sends adds it to what such a page sends, too. A link
+    to the playground is let in.
+
+    Raises:
+        ServingError: 403, for a request from another page.
+    """
+    heads = dict(headers)
+    linked = path == "/" and heads.get(b"sec-fetch-mode") == b"navigate"
+    if heads.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and not linked:
+        raise ServingError(403, "foreign_origin", "this server answers no page but its own")
 
 
 def _is_local(authority: str) -> bool:

@@ -87,7 +87,14 @@ class Replicas:
 
     async def start(self) -> None:
         """Start all processes; see `RemoteEngine.start` for what is raised."""
-        await asyncio.gather(*(engine.start() for engine in self.engines))
+        starting = [asyncio.create_task(engine.start()) for engine in self.engines]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            await asyncio.wait(starting)
+            raise
 
     def is_ready(self) -> bool:
         """Whether requests are answered."""

@@ -38,7 +38,11 @@ Answer = Callable[["Service", str, str, bytes], Coroutine[Any, Any, Reply]]
 
 def rendered(tree: Any, status: int = 200) -> Reply:
     """JSON in UTF-8."""
-    return Reply(json.dumps(tree, ensure_ascii=False).encode(), status=status)
+    try:
+        data = json.dumps(tree, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a character, which JSON can only escape
+        data = json.dumps(tree).encode()
+    return Reply(data, status=status)
 
 
 async def streamed(events: Events) -> Reply:

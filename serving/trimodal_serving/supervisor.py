@@ -1,6 +1,7 @@
 """Keeps one process with the model alive: what dies or hangs is replaced.
 
-supervisor = Supervisor(setting, meter); await supervisor.start(); link = supervisor.link
+supervisor = Supervisor(setting, meter, 120.0, LastingNursery())
+await supervisor.start(); link = supervisor.link
 """
 
 import asyncio

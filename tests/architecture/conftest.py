@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE_ROOTS = ("src", "kernels", "serving")
 PYTHON_ROOTS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples")
 GENERATED = {".git", ".venv", "runs", "data", "dist"}
-CACHES = {"__pycache__", ".pytest_cache", ".ruff_cache", ".import_linter_cache"}
+CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".ruff_cache", ".import_linter_cache"}
 
 
 def _files() -> Iterator[Path]:

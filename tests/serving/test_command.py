@@ -87,6 +87,7 @@ def test_the_refusal_imports_nothing_heavy() -> None:
         (["--max-body-mb", "0"], "must be at least 1"),
         (["--name", "a'b"], "--name: must be"),
         (["--batch-seconds", "0"], "--batch-seconds: must be above 0"),
+        (["--replicas", "0"], "--replicas 0: must be from 1 to 64"),
     ],
 )
 def test_other_options_are_refused(

@@ -9,7 +9,7 @@ import pytest
 
 from trimodal_serving import connection as module
 
-HEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n"
+HEAD = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def read_to_end(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
     [
         b"GARBAGE\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n"
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n"
         b"content-length: 2\r\n\r\n",
     ],
     ids=["garbage", "header", "negative", "two-lengths"],
@@ -52,7 +52,8 @@ def test_what_is_not_http_gets_the_envelope(
 
 def test_a_broken_chunk_ends_the_request(connection: socket.socket, base_url: str) -> None:
     connection.sendall(
-        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n"
+        b"transfer-encoding: chunked\r\n\r\nzz\r\n"
     )
     head, error = read_to_end(connection)
     assert head.startswith(b"HTTP/1.1 400 ")
@@ -93,7 +94,9 @@ def test_a_request_in_progress_has_no_deadline_of_its_head(
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
     address = urlsplit(base_url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
-        connection.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+        connection.sendall(
+            b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n"
+        )
         connection.settimeout(0.3)
         with pytest.raises(TimeoutError):
             connection.recv(1)

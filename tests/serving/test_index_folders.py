@@ -24,7 +24,7 @@ DESCRIPTION = Description({}, 8, np.eye(8, dtype=np.float32)[0])
 def test_each_tenant_has_its_own(tmp_path: Path) -> None:
     async def work() -> None:
         folders = await IndexFolders.open(tmp_path)
-        bob, big_bob = (await folders.of(Caller(name, "key")) for name in ("bob", "Bob"))
+        bob, big_bob = [await folders.of(Caller(name, "key")) for name in ("bob", "Bob")]
         for indexes in (bob, big_bob):
             await indexes.create("things", DESCRIPTION)
         await bob.create("more", DESCRIPTION)

@@ -3,10 +3,13 @@
 import asyncio
 import os
 import select
+import signal
 from pathlib import Path
 
+import pytest
+
 from trimodal_serving.backend import Setting
-from trimodal_serving.nursery import Child, Nursery, NurseryLostError
+from trimodal_serving.nursery import Child, LastingNursery, Nursery, NurseryLostError
 
 
 def ended(child: Child) -> bool:
@@ -37,5 +40,29 @@ def test_it_forks_and_takes_its_children_along(model_folder: Path) -> None:
         except NurseryLostError:
             return
         raise AssertionError("a closed nursery forked")
+
+    asyncio.run(main())
+
+
+def test_a_lasting_one_is_started_again_for_all_that_lost_it(model_folder: Path) -> None:
+    async def main() -> None:
+        lasting = LastingNursery()
+        setting = Setting(str(model_folder))
+        children = [await lasting.spawn(setting)]
+        lost = lasting._nursery
+        assert lost is not None
+        os.kill(lost._process.pid, signal.SIGKILL)
+        with pytest.raises(NurseryLostError):
+            await lasting.spawn(setting)
+        both = await asyncio.gather(lasting.spawn(setting), lasting.spawn(setting))
+        children += both
+        assert lasting._nursery is not lost
+        await lasting.close()
+        for child in children:
+            child.kill()
+            assert await asyncio.to_thread(ended, child)
+            child.release()
+        with pytest.raises(NurseryLostError):
+            await lasting.spawn(setting)
 
     asyncio.run(main())

@@ -10,7 +10,7 @@ from trimodal.models import TrimodalModel
 from trimodal_serving.access import Access
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
-from trimodal_serving.origins import check_origin, is_loopback
+from trimodal_serving.origins import check_origin, check_site, is_loopback
 
 
 def heads(host: str, *origins: str) -> list[tuple[bytes, bytes]]:
@@ -57,6 +57,20 @@ def test_the_page_of_another_site_is_refused(origins: tuple[str, ...]) -> None:
     with pytest.raises(ServingError) as caught:
         check_origin(heads("localhost:8000", *origins))
     assert (caught.value.status, caught.value.code) == (403, "foreign_origin")
+
+
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
+def test_a_browser_says_whose_page_it_is(site: bytes) -> None:
+    sent = [(b"sec-fetch-site", site), (b"sec-fetch-mode", b"no-cors")]
+    with pytest.raises(ServingError) as caught:
+        check_site("/v1/embeddings", sent)
+    assert (caught.value.status, caught.value.code) == (403, "foreign_origin")
+    linked = [(b"sec-fetch-site", site), (b"sec-fetch-mode", b"navigate")]
+    check_site("/", linked)
+    with pytest.raises(ServingError):
+        check_site("/v1/models", linked)
+    for own in ([], [(b"sec-fetch-site", b"same-origin")], [(b"sec-fetch-site", b"none")]):
+        check_site("/v1/embeddings", own)
 
 
 def test_through_the_server(base_url: str) -> None:

@@ -100,7 +100,7 @@ def test_a_stream_has_each_picture_in_order(sdk: openai.OpenAI, partial: int) ->
 
 def test_what_is_shown_comes_to_the_picture(sdk: openai.OpenAI) -> None:
     """With one step left, all but the codes of that step are those of the picture."""
-    options = {"trimodal": {"steps": 4, "choice_temperature": 0.0, "temperature": 0.0}}
+    options = {"trimodal": {"steps": 4}, "seed": 1}
     with sdk.images.generate(
         model="tiny", prompt="red", stream=True, partial_images=3, extra_body=options
     ) as events:

@@ -59,3 +59,9 @@ def test_json_keeps_its_characters() -> None:
 
 def test_details_name_every_modality() -> None:
     assert details({Modality.TEXT: 3}) == {"image_tokens": 0, "text_tokens": 3, "audio_tokens": 0}
+
+
+def test_half_a_character_is_escaped() -> None:
+    reply = rendered({"payload": "\ud83d", "other": "红"})
+    assert isinstance(reply.body, bytes)
+    assert json.loads(reply.body) == {"payload": "\ud83d", "other": "红"}

@@ -51,7 +51,8 @@ async function ready() {
       await get("readyz");
       return (await get("v1/models")).data[0];
     } catch (error) {
-      byId("model").textContent = error.code === "loading" ? t("model_waits") : error.message;
+      const words = error.code === "loading" ? t("model_waits") : error.message;
+      if (byId("model").textContent !== words) byId("model").textContent = words;
       await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
     }
   }

@@ -60,8 +60,15 @@ export function titleOf(item) {
   return `${item.id} ${item.kind === "text" ? name : `${t(item.kind)} ${name}`}`;
 }
 
-/** Add what `adding` gives once it is there, and say so. */
-async function added(what, adding) {
+let last = Promise.resolve();
+
+/** Add what `adding` gives once it is there, and say so; one after the other, as they were asked for. */
+function added(what, adding) {
+  last = last.then(() => attempted(what, adding));
+  return last;
+}
+
+async function attempted(what, adding) {
   say(byId("items-error"), "");
   say(byId("items-status"), t("reading", { what }));
   try {
@@ -122,10 +129,16 @@ export function startItems() {
 }
 
 function startText() {
+  let adding = false;
   byId("text-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const text = byId("text").value.trim();
-    if (text && await added(text, () => items.addText(text))) byId("text").value = "";
+    if (!text || adding) return;
+    adding = true;
+    const item = await added(text, () => items.addText(text));
+    adding = false;
+    // what was written meanwhile stays
+    if (item && byId("text").value.trim() === text) byId("text").value = "";
   });
   byId("text").addEventListener("keydown", (event) => {
     // while a Chinese word is being composed, Enter ends the word
@@ -138,8 +151,9 @@ function startText() {
 function startFiles() {
   byId("choose").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", async (event) => {
-    await addFiles(event.target.files);
+    const files = [...event.target.files];
     event.target.value = "";
+    await addFiles(files);
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -161,21 +175,33 @@ function startFiles() {
 function startRecording() {
   const button = byId("record");
   let stop = null;
-  button.addEventListener("click", async () => {
-    if (stop) {
-      const file = await stop();
-      stop = null;
-      await addFiles([file]);
-    } else {
-      try {
-        stop = await record();
-        say(byId("items-status"), t("recording"));
-      } catch (error) {
-        say(byId("items-error"), t("no_microphone", { why: error.message }));
-      }
-    }
+  let busy = false;
+  const label = () => {
     button.dataset.t = stop ? "record_stop" : "record";
     button.textContent = t(button.dataset.t);
     button.classList.toggle("recording", Boolean(stop));
+  };
+  const toggle = async () => {
+    if (!stop) {
+      stop = await record();
+      label();
+      say(byId("items-status"), t("recording"));
+      return;
+    }
+    const ending = stop;
+    stop = null;
+    label();
+    await addFiles([await ending()]);
+  };
+  button.addEventListener("click", async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      await toggle();
+    } catch (error) {
+      say(byId("items-error"), t("no_microphone", { why: error.message }));
+    } finally {
+      busy = false;
+    }
   });
 }

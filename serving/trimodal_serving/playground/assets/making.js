@@ -65,7 +65,7 @@ function showMade(thing) {
 
 async function run(event) {
   event.preventDefault();
-  if (running || !items.chosen.length) return;
+  if (running || !items.chosen.length || !generates.length) return;
   running = new AbortController();
   const started = performance.now();
   const seconds = () => ((performance.now() - started) / 1000).toFixed(1);
@@ -85,8 +85,10 @@ async function run(event) {
   } finally {
     clearInterval(clock);
     byId("make-time").textContent = "";
+    const focused = document.activeElement === byId("cancel");
     running = null;
     draw();
+    if (focused) byId("make").focus();
   }
 }
 

@@ -28,7 +28,7 @@ async function refresh(chosen = byId("index-chosen").value) {
 
 /** What search will show of an item: an index keeps vectors, and this beside them. */
 async function entry(item) {
-  const payload = { name: item.name.slice(0, 2000) };
+  const payload = { name: [...item.name].slice(0, 1000).join("") };
   if (item.kind === "image") payload.picture = await thumbnail(item.url);
   return { id: `${item.kind}-${crypto.randomUUID()}`, input: item.input, payload };
 }
@@ -98,7 +98,10 @@ export async function startSearching() {
     await refresh();
     byId("index").hidden = false;
   } catch (error) {
-    byId("index-none").hidden = false;
-    if (error.code !== "no_indexes") say(byId("index-error"), error.message);
+    const none = byId("index-none");
+    none.hidden = false;
+    if (error.code === "no_indexes") return;
+    delete none.dataset.t;
+    none.textContent = error.message;
   }
 }
