@@ -50,7 +50,8 @@ $(READY): pyproject.toml requirements/lock.txt requirements/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	  -r requirements/uv.txt
 	@quiet=$$([ -t 2 ] || echo --quiet); \
-	$(BIN)/uv pip install $$quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt || { \
+	$(BIN)/uv pip install $$quiet --python $(BIN)/python --compile-bytecode --require-hashes \
+	  -r requirements/lock.txt || { \
 	  echo "set-up: uv could not install them, trying pip, which may know another index"; \
 	  $(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/lock.txt; }; \
 	$(BIN)/uv pip install $$quiet --python $(BIN)/python --no-deps --no-build-isolation -e .

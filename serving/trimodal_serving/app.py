@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +91,19 @@ def create_app(
         starting.cancel()
         await engine.close()
 
+    app = _bare(lifespan)
+    _add_health(app, engine)
+    _add_models(app, engine, name)
+    for route in ROUTES:
+        _add_route(app, engine, name, route, opened)
+    _add_metrics(app, ledger.metrics)
+    if playground:
+        _add_playground(app)
+    return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
+
+
+def _bare(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """An app without routes, whose errors are ours."""
     app = FastAPI(
         lifespan=lifespan,
         openapi_url=None,
@@ -102,14 +115,7 @@ def create_app(
     )
     for kind in (HTTPException, RequestValidationError, ServingError, Exception):
         app.add_exception_handler(kind, _answer)
-    _add_health(app, engine)
-    _add_models(app, engine, name)
-    for route in ROUTES:
-        _add_route(app, engine, name, route, opened)
-    _add_metrics(app, ledger.metrics)
-    if playground:
-        _add_playground(app)
-    return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
+    return app
 
 
 def _answer(request: Request, error: Exception) -> Response:

@@ -308,7 +308,7 @@ def test_a_large_body_is_refused_and_the_next_request_works(
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/playground", 404, "not_found"),
         ("GET", "/docs", 404, "not_found"),
         ("POST", "/openapi.json", 405, "method_not_allowed"),
         ("GET", "/v2/models/other", 404, "model_not_found"),

@@ -10,7 +10,7 @@ from trimodal.batch import Modality, Sample
 from trimodal.errors import NumericError
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
-from trimodal.models.generation import Request, check_room, default_decoding
+from trimodal.models.generation import Generation, Request, check_room, default_decoding
 from trimodal_serving.composition import Composition, Results, Task, passes
 from trimodal_serving.errors import ServingError
 
@@ -42,7 +42,9 @@ def test_outputs_are_the_library_s(
         assert not isinstance(result, ServingError)
         assert np.array_equal(result.output, one)
     if to is not Modality.TEXT:
-        assert said == [{}] * default_decoding(to).steps
+        assert len(said) == default_decoding(to).steps
+        ids = [result.target.ids.tolist() for result in results if isinstance(result, Generation)]
+        assert [list(said[-1][i]) for i in range(2)] == ids
 
 
 def test_texts_grow_by_a_piece_a_step(model: TrimodalModel, text_sample: MakeSample) -> None:
