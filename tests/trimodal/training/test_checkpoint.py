@@ -195,7 +195,9 @@ def test_the_optimizer_goes_on_as_if_nothing_happened() -> None:
     assert_close(second.weight, whole.weight, "exact")
 
 
-def write_parts(folder: Path, ranks: Iterable[int], count: int = 3) -> list[Future[Path]]:
+def write_parts(
+    folder: Path, ranks: Iterable[int], count: int = 3, launch: str = "one"
+) -> list[Future[Path]]:
     """Write rows of ten from several ranks at once, and what has no rows from the first."""
     rows = torch.arange(10.0).tensor_split(count)
     with ThreadPoolExecutor(count) as pool:
@@ -207,7 +209,7 @@ def write_parts(folder: Path, ranks: Iterable[int], count: int = 3) -> list[Futu
                 {"model": {"w": rows[rank], "s": torch.tensor(float(rank))}},
                 {"rank": rank},
                 2,
-                Part(rank, count, "one"),
+                Part(rank, count, launch),
             )
             for rank in ranks
         ]
@@ -245,6 +247,7 @@ def test_a_writer_that_does_not_come_leaves_no_checkpoint(
     with pytest.raises(StorageError, match="rank 1 did not write its part"):
         first.result()
     assert load_newest(tmp_path) is None
-    for future in write_parts(tmp_path, (0, 1, 2)):
+    for future in write_parts(tmp_path, (0, 1, 2), launch="two"):
         future.result()
     assert load_newest(tmp_path) is not None
+    assert names(tmp_path) == ["step-00000007"]
