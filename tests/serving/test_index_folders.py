@@ -62,8 +62,8 @@ def test_through_the_server(
 
         def ask(tenant: str, method: str, path: str, **fields: Any) -> httpx.Response:
             headers = {"authorization": f"Bearer {secrets[tenant]}"}
-            tree = {"json": fields} if fields else {}
-            return httpx.request(method, f"{server.url}{path}", headers=headers, **tree)
+            address = f"{server.url}{path}"
+            return httpx.request(method, address, headers=headers, json=fields or None)
 
         assert ask("alice", "POST", "/v1/indexes", name="pets").status_code == 201
         items = [{"id": "a", "input": "secret"}]

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trimodal.batch import Batch
@@ -113,7 +113,7 @@ def _unwatched(
     """
     iterator = iter(loader)
     if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator._worker_pids_set:
-        signal_handling._remove_worker_pids(id(iterator))
+        _remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
     return iterator
 
