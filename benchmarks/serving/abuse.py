@@ -107,7 +107,8 @@ def killed(folder: Path, rounds: int) -> Row:
             worker = server.tree()[-1]
             worker.send_signal(signal.SIGKILL)
             start = time.perf_counter()
-            time.sleep(0.02)
+            while server.is_ready():  # until it is noticed
+                time.sleep(0.005)
             while not server.is_ready():
                 time.sleep(0.02)
             seconds.append(time.perf_counter() - start)

@@ -76,7 +76,9 @@ class Nursery:
             process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the server, which then ends us
+                # Ctrl-C is for the server, which then ends us; a session of its own would be
+                # scheduled apart, and starve beside a server that refuses as fast as it can
+                process_group=0,
                 stdin=subprocess.DEVNULL,
             )
         nursery = cls(process, ours)

@@ -23,7 +23,8 @@ def test_it_forks_and_takes_its_children_along(model_folder: Path) -> None:
         setting = Setting(str(model_folder))
         one, other, third = [await nursery.spawn(setting) for _ in range(3)]
         assert len({one.pid, other.pid, third.pid}) == 3
-        assert os.getsid(one.pid) == os.getsid(other.pid) != os.getsid(0)
+        assert os.getpgid(one.pid) == os.getpgid(other.pid) != os.getpgid(0)
+        assert os.getsid(one.pid) == os.getsid(0), "scheduled with the server, see sched(7)"
         one.kill()
         assert await asyncio.to_thread(ended, one)
         one.kill()  # once more does nothing, not even to another process of that number
