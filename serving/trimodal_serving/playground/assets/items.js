@@ -5,8 +5,6 @@ import { dataUrl, read, record } from "./media.js";
 import { post } from "./server.js";
 import { t } from "./words.js";
 
-const INPUT_OF = { text: "text", image: "image", audio: "audio" };
-
 class Items extends EventTarget {
   all = [];
   model = "";
@@ -27,7 +25,7 @@ class Items extends EventTarget {
 
   /** Embed a thing and keep it; what the server does not take is not kept. */
   async add({ kind, text, url, name }) {
-    const input = { [INPUT_OF[kind]]: text ?? url };
+    const input = { [kind]: text ?? url };
     const answer = await post("v1/embeddings", { model: this.model, input: [input] });
     const vector = answer.data[0].embedding;
     const item = { id: ++this.#made, kind, text, url, name, input, vector, chosen: !this.all.length };

@@ -52,13 +52,13 @@ async function speak(order, signal) {
 const MAKERS = { text: writeText, image: drawPicture, speech: speak };
 
 function showMade(thing) {
-  const shown = thing.kind === "text" && !thing.text
+  const empty = thing.kind === "text" && !thing.text;
+  const shown = empty
     ? make("p", { className: "hint" }, t("empty_text"))
     : show(thing.kind, { text: thing.text, url: thing.url, label: thing.name });
   const keep = make("button", { type: "button", id: "keep" }, t("keep"));
   keep.addEventListener("click", () => addMade(thing));
   const words = thing.kind === "audio" ? [make("p", { className: "body" }, thing.name)] : [];
-  const empty = thing.kind === "text" && !thing.text;
   byId("made").replaceChildren(shown, ...words, ...(empty ? [] : [keep]));
   byId("made").hidden = false;
 }
