@@ -165,11 +165,11 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
 def http_server(app: "Guard") -> "uvicorn.Server":
     """The app on uvicorn, which waits for open requests when it is told to exit."""
     import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    from trimodal_serving.connection import TimedConnection
+    from trimodal_serving.connection import BoundedConnection
 
-    class Connection(TimedConnection, H11Protocol):
+    class Connection(BoundedConnection, HttpToolsProtocol):
         pass
 
     config = uvicorn.Config(

@@ -1,6 +1,6 @@
-"""What uvicorn's h11 connections lack: a deadline for request heads, and our error envelope.
+"""What uvicorn's connections lack: bounds on what is no body, and our error envelope.
 
-class Connection(TimedConnection, H11Protocol): ...
+class Connection(BoundedConnection, HttpToolsProtocol): ...
 """
 
 import asyncio
@@ -12,19 +12,26 @@ from typing import Any
 from trimodal_serving.errors import ServingError
 
 HEAD_SECONDS = 10.0
+HEAD_BYTES = 1 << 16
+"""Of a request's head, of what stands between two pieces of its body, and of what follows it."""
 
 
-class TimedConnection(asyncio.Protocol):
-    """Mixed into uvicorn's `H11Protocol`, whose attributes it declares and whose hooks it extends.
+class BoundedConnection(asyncio.Protocol):
+    """Mixed into uvicorn's `HttpToolsProtocol`, whose attributes it declares and extends.
 
     A client that opens a connection, or starts a request on one, has `HEAD_SECONDS` to send the
-    whole head; otherwise idle sockets would be held for ever.
+    whole head; otherwise idle sockets would be held for ever. The parser keeps what it has not
+    understood yet, so that is bounded too.
     """
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     cycle: Any
     _deadline: asyncio.TimerHandle | None = None
+    _in_head = True
+    _pending = 0
+    """Bytes since the parser understood something that counts elsewhere."""
+    _progress = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first request."""
@@ -33,7 +40,12 @@ class TimedConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once a head is complete; start it again with the next request."""
+        self._progress = False
         super().data_received(data)
+        self._pending = 0 if self._progress else self._pending + len(data)
+        if self._pending > HEAD_BYTES:
+            message = f"the head of the request has more than {HEAD_BYTES} bytes"
+            self._refuse(ServingError(431, "head_too_large", message))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,6 +56,32 @@ class TimedConnection(asyncio.Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP; called by uvicorn."""
         self._refuse(ServingError(400, "bad_http", "the request is not valid HTTP/1.1"))
+
+    def on_message_begin(self) -> None:
+        """A head begins; called by the parser, as are those below."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one that stands behind the body is passed over."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._in_head = False
+        self._progress = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body, which the guard counts."""
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        self._progress = True
+        super().on_message_complete()
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

@@ -20,6 +20,8 @@ from trimodal_serving.ledger import Ledger, Visit, route_of
 
 BODY_SECONDS = 30.0
 LINGER_SECONDS = 5.0
+SKIPPED_BYTES = 1 << 16
+"""Of a body that nobody reads, for which a connection is kept."""
 BODIES_IN_FLIGHT = 32
 """Largest bodies that may be in memory at once; smaller ones may be more."""
 
@@ -77,16 +79,18 @@ class Guard:
         visit = Visit(_request_id(headers), route_of(path))
         answer = _Answer(send, visit)
         start = time.monotonic()
+        keeps = _is_small(headers)  # while nobody has begun to read the body
         try:
             visit.caller = caller = self._access.enter(path, scope["headers"])
             caller.request_id = visit.request_id
             with acting(caller):
                 if self._door is not None and scope["method"] == "POST":
                     self._door()
+                keeps = False
                 inner = {**scope, "request_id": visit.request_id, "visit": visit}
                 await self._serve(inner, headers, receive, answer, caller)
         except ServingError as error:
-            await answer.refuse(error, receive)
+            await answer.refuse(error, receive, keeps=keeps)
         except Exception:
             logger.exception("request %s failed", visit.request_id)
             await answer.refuse(internal(), receive)
@@ -170,11 +174,12 @@ class _Answer:
             message = {**message, "headers": [*message.get("headers", []), tag]}
         await self._send(message)
 
-    async def refuse(self, error: ServingError, receive: Receive) -> None:
-        """Answer at once, then read on for a moment.
+    async def refuse(self, error: ServingError, receive: Receive, *, keeps: bool = False) -> None:
+        """Answer at once, then read on for a moment unless the connection is kept.
 
         A connection that is closed while the client still sends is reset, and the client would
-        never see the answer.
+        never see the answer. One that is kept passes over the little that is still to come; a full
+        server has no time for the new connection of each client that it refuses.
         """
         self._visit.reason = error.code
         if self._started:
@@ -183,12 +188,14 @@ class _Answer:
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),
-            "connection": "close",
+            **({} if keeps else {"connection": "close"}),
             **error.headers(),
         }
         raw = [(key.encode(), value.encode()) for key, value in headers.items()]
         await self.forward({"type": "http.response.start", "status": error.status, "headers": raw})
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._send({"type": "http.response.body", "body": body, "more_body": not keeps})
+        if keeps:
+            return
         try:
             async with asyncio.timeout(LINGER_SECONDS):
                 while (await receive()).get("more_body", False):
@@ -196,6 +203,14 @@ class _Answer:
         except TimeoutError:
             pass
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_small(headers: dict[str, str]) -> bool:
+    """Whether the body is declared as a short one that comes without being asked for."""
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or "expect" in headers:
+        return False
+    return re.fullmatch("[0-9]{1,5}", length) is not None and int(length) <= SKIPPED_BYTES
 
 
 def _request_id(headers: dict[str, str]) -> str:

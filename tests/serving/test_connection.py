@@ -1,21 +1,29 @@
+import contextlib
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from trimodal_serving import connection as module
+from trimodal_serving.engine import Engine
+from trimodal_serving.errors import ServingError
 
 HEAD = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
 
 
+def connected(url: str) -> socket.socket:
+    address = urlsplit(url)
+    return socket.create_connection((address.hostname, address.port), timeout=20)
+
+
 @pytest.fixture
 def connection(base_url: str) -> Iterator[socket.socket]:
-    address = urlsplit(base_url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with connected(base_url) as connection:
         yield connection
 
 
@@ -37,8 +45,13 @@ def read_to_end(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
         b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
         b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n"
         b"content-length: 2\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n"
+        b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\nx: y\r\n\r\n",
     ],
-    ids=["garbage", "header", "negative", "two-lengths"],
+    ids=["garbage", "header", "negative", "two-lengths", "both", "connect", "target", "bare-lf"],
 )
 def test_what_is_not_http_gets_the_envelope(
     connection: socket.socket, base_url: str, sent: bytes
@@ -66,8 +79,7 @@ def test_a_head_that_does_not_come_is_given_up(
     monkeypatch: pytest.MonkeyPatch, base_url: str, sent: bytes
 ) -> None:
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
-    address = urlsplit(base_url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with connected(base_url) as connection:
         connection.sendall(sent)
         head, error = read_to_end(connection)
     assert head.startswith(b"HTTP/1.1 408 ")
@@ -92,8 +104,7 @@ def test_a_request_in_progress_has_no_deadline_of_its_head(
     monkeypatch: pytest.MonkeyPatch, base_url: str
 ) -> None:
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
-    address = urlsplit(base_url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with connected(base_url) as connection:
         connection.sendall(
             b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n"
         )
@@ -103,3 +114,51 @@ def test_a_request_in_progress_has_no_deadline_of_its_head(
         connection.settimeout(20)
         connection.sendall(b"{}")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"x" * 400_000,
+        HEAD + b"x-long: " + b"x" * 400_000,
+        HEAD + b"x: y\r\n" * 100_000,
+        HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"x: y\r\n" * 200_000,
+    ],
+    ids=["target", "header", "headers", "trailers"],
+)
+def test_a_head_is_bounded(connection: socket.socket, base_url: str, sent: bytes) -> None:
+    with contextlib.suppress(ConnectionError):  # the answer comes before all is sent
+        connection.sendall(sent)
+    with contextlib.suppress(ConnectionError):
+        head, error = read_to_end(connection)
+        assert head.startswith(b"HTTP/1.1 431 ")
+        assert error["code"] == "head_too_large"
+    assert httpx.get(f"{base_url}/livez").status_code == 200
+
+
+def test_a_trailer_is_passed_over(connection: socket.socket) -> None:
+    connection.sendall(
+        b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"2\r\n{}\r\n0\r\nhost: elsewhere\r\n\r\n" + HEAD + b"\r\n"
+    )
+    answer = b""
+    while not answer.endswith(b'{"status":"live"}'):
+        answer += connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_connection_goes_on_behind_a_refusal(serve: Callable[..., Any], scripted: Any) -> None:
+    def door() -> None:
+        raise ServingError(429, "queue_full", "full", retry_after=1)
+
+    with serve(Engine(lambda: scripted), door=door) as server, connected(server.url) as connection:
+        head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 6\r\n\r\n"
+        for first, rest in ((b"", b"abcdef"), (b"abc", b"def"), (b"abcdef", b"")):
+            connection.sendall(head + first)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 429 ")
+            connection.sendall(rest)
+        connection.sendall(HEAD + b"\r\n")
+        answer = b""
+        while not answer.endswith(b'{"status":"live"}'):
+            answer += connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 200 ")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trimodal_serving import guard as module
+from trimodal_serving.errors import ServingError
 from trimodal_serving.guard import App, Guard, Message, Receive, Send
 
 LIMIT = 1000
@@ -19,7 +20,7 @@ class Exchange:
         self._messages = list(messages)
         pairs = (headers or {}).items()
         raw = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in pairs]
-        self.scope = {"type": "http", "headers": raw}
+        self.scope = {"type": "http", "method": "POST", "headers": raw}
         self.sent: list[Message] = []
 
     async def receive(self) -> Message:
@@ -75,6 +76,30 @@ def test_a_declared_length_is_refused_before_anything_is_read() -> None:
     exchange = Exchange(part(0, False), headers={"content-length": "1001"}).run(guarded())
     assert (exchange.status, exchange.code) == (413, "body_too_large")
     assert exchange.headers[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize(
+    ("headers", "keeps"),
+    [
+        ({}, True),
+        ({"content-length": "500"}, True),
+        ({"content-length": "65536"}, True),
+        ({"content-length": "65537"}, False),
+        ({"content-length": "-1"}, False),
+        ({"content-length": "5", "expect": "100-continue"}, False),
+        ({"transfer-encoding": "chunked"}, False),
+    ],
+)
+def test_a_connection_is_kept_if_what_is_refused_at_the_door_is_short(
+    headers: dict[str, str], keeps: bool
+) -> None:
+    def door() -> None:
+        raise ServingError(429, "queue_full", "full", retry_after=1)
+
+    exchange = Exchange({"type": "http.disconnect"}, headers=headers).run(guarded(door=door))
+    assert (exchange.status, exchange.code) == (429, "queue_full")
+    assert (b"connection" not in exchange.headers) == keeps
+    assert exchange.sent[1]["more_body"] != keeps
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "1_0", "+5", "5, 5", "\xb2", "9" * 5000])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from trimodal.batch import Medium, Modality
 from trimodal.config import VisionInputConfig
@@ -171,15 +171,14 @@ class VisionProcessor:
         size = self.config.patch_size
         rows, columns = self.grid(image.shape[1], image.shape[2])
         if (rows * size, columns * size) != tuple(image.shape[1:]):
-            from torchvision.transforms import InterpolationMode
-            from torchvision.transforms.v2 import functional as transforms
-
-            image = transforms.resize(
-                _shortened(image),
-                [rows * size, columns * size],
-                InterpolationMode.BICUBIC,
+            # what torchvision's resize calls, without the two seconds of its import
+            image = interpolate(
+                _shortened(image)[None],
+                (rows * size, columns * size),
+                mode="bicubic",
+                align_corners=False,
                 antialias=True,
-            )
+            )[0]
         pixels = image.float() / 127.5 - 1
         patches = pixels.unfold(1, size, size).unfold(2, size, size)  # (3, rows, columns, p, p)
         features = patches.permute(1, 2, 0, 3, 4).reshape(rows * columns, -1)
