@@ -288,8 +288,8 @@ def test_a_thread_of_a_picture_is_shortened_before_it_is_stretched(
         shapes.append(image.shape)
         return resize_any(image, *args, **kwargs)
 
-    resize_any = transforms.resize
-    monkeypatch.setattr(transforms, "resize", resize)
+    resize_any = vision.interpolate
+    monkeypatch.setattr(vision, "interpolate", resize)
     length = 2 * vision.LONGEST_SIDE + 1
     pixels = np.full((1, length), 200, dtype=np.uint8)
     pixels[:, : length // 2] = 50
