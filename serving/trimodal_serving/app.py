@@ -1,12 +1,12 @@
 """The HTTP routes.
 
-app = create_app(engine, name="demo", max_body_bytes=32 * 1024**2)
+app = create_app({"demo": engine}, max_body_bytes=32 * 1024**2)
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +18,11 @@ from starlette.exceptions import HTTPException
 
 from trimodal_serving.access import Access
 from trimodal_serving.calls import Call
+from trimodal_serving.catalog import Catalog, Model
 from trimodal_serving.errors import (
     ServingError,
     client_closed,
     internal,
-    model_not_found,
 )
 from trimodal_serving.guard import Guard
 from trimodal_serving.index_folders import IndexFolders
@@ -49,38 +49,40 @@ _REFUSALS = {
 
 
 def create_app(
-    engine: Service,
-    name: str,
+    services: Mapping[str, Service],
     max_body_bytes: int,
     on_started: Callable[[asyncio.Task[None]], None] | None = None,
     indexes: Path | None = None,
     access: Access | None = None,
     ledger: Ledger | None = None,
     door: Callable[[], None] | None = None,
+    on_closed: Callable[[], Awaitable[None]] | None = None,
     *,
     playground: bool = True,
 ) -> Guard:
-    """The server as an ASGI app; it answers while the model is still being loaded.
+    """The server as an ASGI app; it answers while models are still being loaded.
 
     Args:
-        engine: an `Engine` or what stands for one; started and closed with the app.
-        name: what clients call the model.
+        services: an `Engine`, or what stands for one, by what clients call its model; started and
+            closed with the app. The first is meant if none is named.
         max_body_bytes: of a request.
         on_started: called when loading has ended, well or not.
         indexes: the folder of the indexes; None keeps none.
         access: who may do what; None lets everybody do everything.
         ledger: where requests are written down, and what Prometheus sees.
         door: see `Guard`.
+        on_closed: awaited when all services are closed.
         playground: whether there is a page for browsers.
     """
     ledger = ledger or Ledger(Metrics())
-    engine = Metered(engine, ledger.metrics.meter)
+    meter = ledger.metrics.meter
+    catalog = Catalog({name: Metered(service, meter) for name, service in services.items()})
     opened: list[IndexFolders] = []
 
     async def start() -> None:
         if indexes is not None:
             opened.append(await IndexFolders.open(indexes))
-        await engine.start()
+        await catalog.start()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -89,13 +91,15 @@ def create_app(
             starting.add_done_callback(on_started)
         yield
         starting.cancel()
-        await engine.close()
+        await catalog.close()
+        if on_closed is not None:
+            await on_closed()
 
     app = _bare(lifespan)
-    _add_health(app, engine)
-    _add_models(app, engine, name)
+    _add_health(app, catalog)
+    _add_models(app, catalog)
     for route in ROUTES:
-        _add_route(app, engine, name, route, opened)
+        _add_route(app, catalog, route, opened)
     _add_metrics(app, ledger.metrics)
     if playground:
         _add_playground(app)
@@ -134,7 +138,7 @@ def _answer(request: Request, error: Exception) -> Response:
     return JSONResponse(shown.envelope(), shown.status, {**headers, **shown.headers()})
 
 
-def _add_health(app: FastAPI, engine: Service) -> None:
+def _add_health(app: FastAPI, catalog: Catalog) -> None:
     # a `Response` is sent as it is; anything else FastAPI would check in a thread
     @app.get("/livez")
     async def live() -> Response:
@@ -142,7 +146,7 @@ def _add_health(app: FastAPI, engine: Service) -> None:
 
     @app.get("/readyz")
     async def ready() -> Response:
-        engine.check()
+        catalog.check()
         return JSONResponse({"status": "ready"})
 
 
@@ -167,29 +171,27 @@ def _file(request: Request, name: str) -> Response:
     return Response(reply.body, reply.status, reply.headers, reply.media_type)
 
 
-def _add_models(app: FastAPI, engine: Service, name: str) -> None:
+def _add_models(app: FastAPI, catalog: Catalog) -> None:
     created = int(time.time())
 
-    def card() -> dict[str, Any]:
+    def card(model: Model) -> dict[str, Any]:
         return {
-            "id": name,
+            "id": model.name,
             "object": "model",
             "created": created,
             "owned_by": "trimodal",
-            "capabilities": _capabilities(engine.generates),
-            "generates": engine.generates,
-            "dimensions": engine.dimensions,
+            "capabilities": _capabilities(model.service.generates),
+            "generates": model.service.generates,
+            "dimensions": model.service.dimensions,
         }
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [card()]}
+        return {"object": "list", "data": [card(model) for model in catalog.models]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
-        if model != name:
-            raise model_not_found(name)
-        return card()
+        return card(catalog.named(model))
 
 
 def _capabilities(generates: Sequence[str]) -> list[str]:
@@ -197,14 +199,17 @@ def _capabilities(generates: Sequence[str]) -> list[str]:
 
 
 def _add_route(
-    app: FastAPI, engine: Service, name: str, route: Route, opened: Sequence[IndexFolders]
+    app: FastAPI, catalog: Catalog, route: Route, opened: Sequence[IndexFolders]
 ) -> None:
     @app.api_route(route.path, methods=[route.method])
     async def endpoint(request: Request) -> Response:
+        body = await request.body()
+        model = await catalog.of(request.path_params, request.headers, body)
         call = Call(
-            engine,
-            name,
-            await request.body(),
+            model.service,
+            model.name,
+            catalog.check,
+            body,
             request.headers,
             request.path_params,
             opened[0] if opened else None,

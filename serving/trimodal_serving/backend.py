@@ -39,7 +39,7 @@ class Setting:
     token_budget: int = 16_384
     weights: str = "fp32"
     replica: int = 0
-    """Which of the processes with this model it is, from 0."""
+    """Which of the processes of the server it is, from 0."""
     replicas: int = 1
 
     def tree(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Setting:
 
 
 def load_model(setting: Setting) -> Embedder:
-    """The model of a folder on its device; several share the cores, or take a GPU in turns.
+    """The model of a folder on its device; several processes share the cores, or GPUs in turns.
 
     Raises:
         ConfigError: there is no such device.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimodal_serving.errors import model_not_found
 from trimodal_serving.fields import Fields, check_json, parse_json
 from trimodal_serving.replies import Reply
 
@@ -23,6 +22,8 @@ class Call:
     engine: "Service"
     served: str
     """What clients call the model."""
+    check: Callable[[], None] = lambda: None
+    """Returns if all models of the server answer, otherwise raises `ServingError`."""
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """By their names in small letters."""
@@ -39,15 +40,6 @@ class Call:
         """
         check_json(self.headers.get("content-type", ""))
         return Fields(parse_json(self.body))
-
-    def check_model(self) -> None:
-        """Return if the path names the model that is served.
-
-        Raises:
-            ServingError: it names another.
-        """
-        if self.path["model"] != self.served:
-            raise model_not_found(self.served)
 
 
 Handler = Callable[[Call], Coroutine[None, None, Reply]]

@@ -1,4 +1,4 @@
-"""`trimodal serve`: one model behind HTTP.
+"""`trimodal serve`: models behind HTTP.
 
 trimodal serve runs/demo/model --port 8000
 """
@@ -11,6 +11,7 @@ import logging
 import re
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,18 @@ MOST_REPLICAS = 64
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", help="a model folder, such as runs/demo/model")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="a model folder, such as runs/demo/model"
+    )
     parser.add_argument(
         "--host", default="127.0.0.1", help="loopback, or any address with --keys (%(default)s)"
     )
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
-    parser.add_argument("--name", help="what clients call the model (the name of its run)")
+    parser.add_argument(
+        "--name",
+        action="append",
+        help="what clients call the model (the name of its run); once for each MODEL",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add_weights(parser)
     parser.add_argument(
@@ -43,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="processes with the model, which share the cores or take a GPU each (%(default)s)",
+        help="processes with each model, which share the cores or take a GPU each (%(default)s)",
     )
     parser.add_argument(
         "--token-budget", type=int, default=16_384, help="tokens computed at once (%(default)s)"
@@ -76,9 +83,9 @@ def run(options: argparse.Namespace) -> int:
         NumericError: the model computes no finite vector.
     """
     _check(options)
-    name = options.name or default_name(Path(options.model))
+    models = _named(options.models, options.name)
     with _listen(options.host, options.port) as listener:
-        return _serve(options, name, listener)
+        return _serve(options, models, listener)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -95,12 +102,24 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(f"--replicas {options.replicas}: must be from 1 to {MOST_REPLICAS}")
     if not options.batch_seconds > 0:
         raise ConfigError("--batch-seconds: must be above 0")
-    if options.name is not None and not _is_name(options.name):
-        raise ConfigError("--name: must be letters, digits and any of . _ : / - only")
 
 
 def _is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", name) is not None
+
+
+def _named(folders: Sequence[str], given: Sequence[str] | None) -> dict[str, str]:
+    """Folders by the names of their models."""
+    names = given or [default_name(Path(folder)) for folder in folders]
+    if not all(map(_is_name, names)):
+        raise ConfigError("--name: must be letters, digits and any of . _ : / - only")
+    if len(names) != len(folders):
+        raise ConfigError(f"--name: is there {len(names)} times, for {len(folders)} models")
+    models = dict(zip(names, folders, strict=True))
+    if len(models) < len(folders):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"two models are called {twice}; say --name once for each of them")
+    return models
 
 
 def default_name(folder: Path) -> str:
@@ -121,14 +140,16 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host} port {port}: {problem}{hint}") from error
 
 
-def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> int:
+def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: socket.socket) -> int:
     from trimodal_serving.backend import Setting
     from trimodal_serving.hosting import Hosting, build_app
 
-    setting = Setting(options.model, options.device, options.token_budget, options.weights)
+    settings = {
+        name: Setting(folder, options.device, options.token_budget, options.weights)
+        for name, folder in models.items()
+    }
     hosting = Hosting(
-        name=name,
-        setting=setting,
+        models=settings,
         replicas=options.replicas,
         max_body_mb=options.max_body_mb,
         batch_seconds=options.batch_seconds,
@@ -144,7 +165,7 @@ def _serve(options: argparse.Namespace, name: str, listener: socket.socket) -> i
             return
         error = starting.exception()
         if error is None:
-            print(_welcome(name, listener), flush=True)
+            print(_welcome(list(models), listener), flush=True)
         else:
             failure.append(error)
             server.should_exit = True
@@ -186,13 +207,13 @@ def http_server(app: "Guard") -> "uvicorn.Server":
     return uvicorn.Server(config)
 
 
-def _welcome(name: str, listener: socket.socket) -> str:
+def _welcome(names: Sequence[str], listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     return (
-        f"trimodal: serving {name} at {address}, try: "
+        f"trimodal: serving {', '.join(names)} at {address}, try: "
         f"curl {address}/v1/embeddings -H 'content-type: application/json' "
-        f"""-d '{{"model": "{name}", "input": "a red circle"}}'"""
+        f"""-d '{{"model": "{names[0]}", "input": "a red circle"}}'"""
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimodal_serving.calls import Call
 from trimodal_serving.errors import ServingError
-from trimodal_serving.fields import Fields
+from trimodal_serving.fields import SMALL_BYTES, Fields
 from trimodal_serving.forms import parse_form
 from trimodal_serving.inputs import (
     NAMES,
@@ -37,8 +37,6 @@ from trimodal_serving.vectors import (
 BYTES = "application/octet-stream"
 ROLES = ("query", "document")
 """What an input may be for; the model embeds both alike."""
-SMALL_BYTES = 1 << 14
-"""Of a body, which is read in less time than it takes to hand it to a thread."""
 SMALL_NUMBERS = 1 << 12
 """Of an answer, likewise."""
 

@@ -84,9 +84,10 @@ def nonfinite(param: str | None = None) -> ServingError:
     return ServingError(500, "nonfinite_output", message, param=param)
 
 
-def model_not_found(served: str) -> ServingError:
-    """The client asks for a model under a name that is not `served`."""
-    message = f"there is no model of that name here; this server has `{served}`"
+def model_not_found(*served: str) -> ServingError:
+    """The client asks for a model under a name that is none of those that are `served`."""
+    names = ", ".join(f"`{name}`" for name in served)
+    message = f"there is no model of that name here; this server has {names}"
     return ServingError(404, "model_not_found", message, param="model")
 
 

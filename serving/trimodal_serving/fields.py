@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from trimodal_serving.errors import ServingError, model_not_found
 
+SMALL_BYTES = 1 << 14
+"""Of a body, which is read in less time than it takes to hand it to a thread."""
 MAX_VALUES = 1_000_000
 """Values in one request's JSON; each takes up to thirty times the memory of its text."""
 
@@ -101,9 +103,10 @@ class Fields:
             raise self.refusal(key, "missing_field", "is missing")
         return value
 
-    def model(self, served: str) -> None:
+    def model(self, served: str, *, optional: bool = False) -> None:
         """Take `model`, which must name the one that is served."""
-        if self.need("model") != served:
+        name = self.take("model", served) if optional else self.need("model")
+        if name != served:
             raise model_not_found(served)
 
     def text(self, key: str, most: int | None = None) -> str:

@@ -28,13 +28,13 @@ class Form:
     """Parts that may be there more than once, in their order; bytes are those of files."""
 
 
-def parse_form(content_type: str, body: bytes, repeated: Collection[str] = ()) -> Form:
+def parse_form(content_type: str, body: bytes, repeated: Collection[str] | None = ()) -> Form:
     """Read a form that is in memory already; its parts are found by search alone.
 
     Args:
         content_type: with the boundary.
         body: of the request.
-        repeated: names that may be there more than once.
+        repeated: names that may be there more than once; None for any.
 
     Raises:
         ServingError: another content type, a form that is broken or cut, or a field twice.
@@ -58,7 +58,7 @@ def parse_form(content_type: str, body: bytes, repeated: Collection[str] = ()) -
     return form
 
 
-def _add(form: Form, part: bytes, repeated: Collection[str]) -> None:
+def _add(form: Form, part: bytes, repeated: Collection[str] | None) -> None:
     head, blank, data = part.partition(b"\r\n\r\n")
     if not blank or len(head) > MAX_HEAD:
         raise _bad("has a part without a head")
@@ -74,7 +74,7 @@ def _add(form: Form, part: bytes, repeated: Collection[str]) -> None:
         value = data if is_file else data.decode()
     except UnicodeDecodeError:
         raise _bad("has a field that is not UTF-8") from None
-    if key in repeated:
+    if repeated is None or key in repeated:
         form.repeated.append((key, value))
     elif isinstance(value, bytes):
         form.files[key] = value

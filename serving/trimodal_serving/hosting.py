@@ -1,19 +1,23 @@
-"""The app, and the process of the model, the keys and the logs behind it.
+"""The app, and the processes of the models, the keys and the logs behind it.
 
-app = build_app(Hosting(name="demo", setting=Setting("runs/demo/model")))
+app = build_app(Hosting(models={"demo": Setting("runs/demo/model")}))
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimodal.errors import ConfigError
 from trimodal_serving.access import Access
 from trimodal_serving.backend import Setting
+from trimodal_serving.errors import ServingError
 from trimodal_serving.guard import Guard
 from trimodal_serving.keys import KeyFile
 from trimodal_serving.ledger import Ledger, UsageLog
+from trimodal_serving.meter import Meter
+from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.remote import BATCH_SECONDS
 from trimodal_serving.replicas import Replicas
 
@@ -24,11 +28,10 @@ Started = Callable[[asyncio.Task[None]], None]
 class Hosting:
     """What is served, and to whom."""
 
-    name: str
-    """What clients call the model."""
-    setting: Setting
+    models: Mapping[str, Setting]
+    """By what clients call them; the first is meant if none is named."""
     replicas: int = 1
-    """Processes with the model."""
+    """Processes with each model; all processes share the cores, or take a GPU in turns."""
     max_body_mb: int = 32
     """MiB of a request's body."""
     batch_seconds: float = BATCH_SECONDS
@@ -45,7 +48,7 @@ class Hosting:
 
 
 def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
-    """The app; the process of the model starts with it, and is replaced when it dies.
+    """The app; the processes of the models start with it, and are replaced when they die.
 
     Args:
         hosting: what is served.
@@ -64,18 +67,50 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         ) from error
     access = Access(KeyFile(hosting.keys) if hosting.keys else None, anonymous=hosting.anonymous)
     ledger = Ledger(Metrics(), UsageLog(hosting.usage_log) if hosting.usage_log else None)
-    engine = Replicas(
-        hosting.setting, ledger.metrics.meter, hosting.batch_seconds, hosting.replicas
+    nursery = LastingNursery()
+    services = _services(hosting, ledger.metrics.meter, nursery)
+    every = services.values()
+    ledger.metrics.watch(
+        lambda: sum(one.requests for one in every),
+        lambda: sum(one.tokens for one in every),
+        lambda: all(one.is_ready() for one in every),
     )
-    ledger.metrics.watch(lambda: engine.requests, lambda: engine.tokens, engine.is_ready)
     return create_app(
-        engine,
-        hosting.name,
+        services,
         hosting.max_body_mb * 1024**2,
         on_started,
         Path(hosting.indexes) if hosting.indexes else None,
         access,
         ledger,
-        engine.check_room,
+        lambda: _check_room(services),
+        nursery.close,
         playground=hosting.playground,
     )
+
+
+def _services(hosting: Hosting, meter: Meter, nursery: LastingNursery) -> dict[str, Replicas]:
+    total = len(hosting.models) * hosting.replicas
+    numbers = itertools.count()
+    services = {}
+    for name, setting in hosting.models.items():
+        settings = [
+            replace(setting, replica=next(numbers), replicas=total) for _ in range(hosting.replicas)
+        ]
+        services[name] = Replicas(settings, meter, hosting.batch_seconds, nursery)
+    return services
+
+
+def _check_room(services: Mapping[str, Replicas]) -> None:
+    """Return unless all models have as much work as they take.
+
+    Raises:
+        ServingError: they have.
+    """
+    refusals = []
+    for one in services.values():
+        try:
+            one.check_room()
+        except ServingError as error:
+            refusals.append(error)
+    if len(refusals) == len(services):
+        raise refusals[0]

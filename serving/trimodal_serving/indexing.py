@@ -115,6 +115,7 @@ async def create(call: Call) -> Reply:
     indexes = await stored(call)
     known = call.engine.dimensions
     fields = await asyncio.to_thread(call.fields)
+    fields.model(call.served, optional=True)
     name = check_name(fields.need("name"))
     length = take_dimensions(fields, known, "dimensions")
     kinds = _kinds(fields)

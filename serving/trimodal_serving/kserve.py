@@ -41,12 +41,12 @@ async def live(call: Call) -> Reply:
 
 
 async def ready(call: Call) -> Reply:
-    """Requests are answered.
+    """Requests are answered, whatever the model.
 
     Raises:
         ServingError: they are not.
     """
-    call.engine.check()
+    call.check()
     return rendered({"ready": True})
 
 
@@ -60,9 +60,8 @@ async def model_ready(call: Call) -> Reply:
     """The model answers.
 
     Raises:
-        ServingError: it does not, or is another.
+        ServingError: it does not.
     """
-    call.check_model()
     call.engine.check()
     return rendered({"name": call.served, "ready": True})
 
@@ -71,9 +70,8 @@ async def model(call: Call) -> Reply:
     """The tensors of the model.
 
     Raises:
-        ServingError: the server is not ready, or the model is another.
+        ServingError: it is not ready.
     """
-    call.check_model()
     return rendered(
         {
             "name": call.served,
@@ -93,7 +91,6 @@ async def infer(call: Call) -> Reply:
     Raises:
         ServingError: the request cannot be served.
     """
-    call.check_model()
     known = call.engine.dimensions
     request = await asyncio.to_thread(parse, call, known)
     embedded = await embed(call.engine, request.inputs, request.dimensions)

@@ -175,6 +175,7 @@ SEARCH = (
         "Make an index",
         INDEX,
         {
+            "model": "string: the model of its vectors; the first if it is not there",
             "name": "string!: of a-z, 0-9, _ and -",
             "fields": "object: the fields of items by which they are found, and their types: "
             "string, integer, number or boolean",

@@ -84,8 +84,7 @@ class Replica:
         log_to_stderr()
         setting = Setting(config.model, config.device, config.token_budget, config.weights)
         hosting = Hosting(
-            name=config.name or default_name(Path(config.model)),
-            setting=setting,
+            models={config.name or default_name(Path(config.model)): setting},
             max_body_mb=config.max_body_mb,
             keys=config.keys,
             anonymous=config.anonymous,

@@ -1,17 +1,16 @@
 """Several processes with the same model, of which the least busy answers.
 
-service = Replicas(Setting("runs/demo/model"), meter, number=2); await service.start()
+service = Replicas([setting, replace(setting, replica=1)], meter, 120.0, nursery)
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trimodal_serving.backend import Setting
 from trimodal_serving.meter import Meter
 from trimodal_serving.nursery import LastingNursery
-from trimodal_serving.remote import BATCH_SECONDS, RemoteEngine
+from trimodal_serving.remote import RemoteEngine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,25 +33,21 @@ class Replicas:
 
     def __init__(
         self,
-        setting: Setting,
+        settings: Sequence[Setting],
         meter: Meter,
-        batch_seconds: float = BATCH_SECONDS,
-        number: int = 1,
+        batch_seconds: float,
+        nursery: LastingNursery,
     ) -> None:
         """Remember how; nothing happens before `start`.
 
         Args:
-            setting: of each process but for its number; the processors are shared out.
+            settings: of each process.
             meter: told what is measured in all of them.
             batch_seconds: after which a batch that is not done hangs.
-            number: of processes.
+            nursery: which forks the processes; whoever made it closes it.
         """
-        self._nursery = LastingNursery()
         self.engines = [
-            RemoteEngine(
-                replace(setting, replica=i, replicas=number), meter, batch_seconds, self._nursery
-            )
-            for i in range(number)
+            RemoteEngine(setting, meter, batch_seconds, nursery) for setting in settings
         ]
 
     @property
@@ -137,4 +132,3 @@ class Replicas:
     async def close(self) -> None:
         """Take nothing in any more, let what is inside finish for a while, then end all."""
         await asyncio.gather(*(engine.close() for engine in self.engines))
-        await self._nursery.close()

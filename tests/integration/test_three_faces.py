@@ -64,7 +64,7 @@ def test_the_same_numbers_through_all_three(folder: Path, tmp_path: Path) -> Non
         for name, vectors in python.items():
             assert_close(file[name], vectors, "packed-vs-alone-fp32")
 
-    app = create_app(Engine(lambda: trimodal.load(folder), token_budget=70), "tiny", 2**25)
+    app = create_app({"tiny": Engine(lambda: trimodal.load(folder), token_budget=70)}, 2**25)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         while client.get("/readyz").status_code != 200:
             time.sleep(0.05)

@@ -7,7 +7,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from trimodal_serving.command import http_server
 from trimodal_serving.engine import Engine
 from trimodal_serving.openapi import named, schema_of
 from trimodal_serving.operations import FORM, Operation
+from trimodal_serving.service import Service
 
 
 class ScriptedModel:
@@ -110,6 +111,24 @@ def model(model_folder: Path) -> TrimodalModel:
     return trimodal.load(model_folder)
 
 
+class Turned:
+    """A model with every vector turned round, which so is another one."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def embed_samples(self, *args: Any, **kwargs: Any) -> Any:
+        return {"fused": -self._model.embed_samples(*args, **kwargs)["fused"]}
+
+
+@pytest.fixture(scope="session")
+def turned(model: TrimodalModel) -> Turned:
+    return Turned(model)
+
+
 @pytest.fixture
 def scripted(model: TrimodalModel) -> Iterator[ScriptedModel]:
     scripted = ScriptedModel(model)
@@ -152,8 +171,15 @@ def serve() -> Callable[..., "Server"]:
 class Server:
     """A model behind a real socket, in a thread of this process."""
 
-    def __init__(self, engine: Engine, max_body_bytes: int = 1 << 20, **options: Any) -> None:
-        self._server = http_server(create_app(engine, "tiny", max_body_bytes, **options))
+    def __init__(
+        self,
+        engine: Engine,
+        max_body_bytes: int = 1 << 20,
+        services: Mapping[str, Service] | None = None,
+        **options: Any,
+    ) -> None:
+        every = {"tiny": engine, **(services or {})}
+        self._server = http_server(create_app(every, max_body_bytes, **options))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))

@@ -170,7 +170,7 @@ def guarded(model: TrimodalModel, keys: Keys, serve: Any) -> Iterator[Any]:
 
 
 def routes(model: TrimodalModel) -> set[tuple[str, str]]:
-    app = create_app(Engine(lambda: model), "tiny", 1000).app
+    app = create_app({"tiny": Engine(lambda: model)}, 1000).app
     assert isinstance(app, FastAPI)
     found = {
         (method, route.path)

@@ -23,7 +23,7 @@ def request(number: int, **body: Any) -> str:
 def run(model: TrimodalModel, source: Path, target: Path) -> tuple[int, int]:
     async def main() -> tuple[int, int]:
         engine = Engine(lambda: model)
-        app = create_app(engine, "tiny", 1 << 20)
+        app = create_app({"tiny": engine}, 1 << 20)
         await engine.start()
         try:
             return await run_batch(app, source, target, concurrency=4)

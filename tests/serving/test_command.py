@@ -1,5 +1,4 @@
 import argparse
-import json
 import os
 import signal
 import socket
@@ -86,6 +85,8 @@ def test_the_refusal_imports_nothing_heavy() -> None:
         (["--token-budget", "0"], "must be at least 1"),
         (["--max-body-mb", "0"], "must be at least 1"),
         (["--name", "a'b"], "--name: must be"),
+        (["--name", "a", "--name", "b"], "--name: is there 2 times, for 1 models"),
+        (["nowhere"], "two models are called nowhere; say --name once for each of them"),
         (["--batch-seconds", "0"], "--batch-seconds: must be above 0"),
         (["--replicas", "0"], "--replicas 0: must be from 1 to 64"),
     ],
@@ -129,19 +130,24 @@ def test_it_serves_until_it_is_told_to_stop(
             with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=30) as client:
                 while client.get(f"{address}/readyz").status_code != 200:
                     pass
-                body = json.dumps({"model": "some/name", "input": "red"})
-                kind = {"content-type": "application/json"}
-                answers.append(client.post(f"{address}/v1/embeddings", content=body, headers=kind))
+                for name in ("some/name", "other"):
+                    body = {"model": name, "input": "red"}
+                    answers.append(client.post(f"{address}/v1/embeddings", json=body))
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
     user = threading.Thread(target=use)
     user.start()
-    assert run(str(model_folder), "--port", str(free_port), "--name", "some/name") == 0
+    folders = [str(model_folder)] * 2
+    names = ["--name", "some/name", "--name", "other"]
+    assert run(*folders, "--port", str(free_port), *names) == 0
     user.join(20)
-    assert [answer.status_code for answer in answers] == [200]
+    assert [answer.json()["model"] for answer in answers] == ["some/name", "other"]
+    assert answers[0].json()["data"] == answers[1].json()["data"]
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"trimodal: serving some/name at {address}, try: curl {address}/v1/")
+    assert line.startswith(
+        f"trimodal: serving some/name, other at {address}, try: curl {address}/v1/"
+    )
 
 
 @pytest.mark.usefixtures("signals")
@@ -152,7 +158,7 @@ def test_the_name_is_that_of_the_run(
     (tmp_path / "digits" / "model").symlink_to(model_folder)
     seen: list[str] = []
     monkeypatch.setattr(
-        "trimodal_serving.command._serve", lambda _, name, __: seen.append(name) or 0
+        "trimodal_serving.command._serve", lambda _, models, __: seen.extend(models) or 0
     )
     for folder in (tmp_path / "digits" / "model", tmp_path / "digits", tmp_path / "a b"):
         assert run(str(folder), "--port", "0") == 0

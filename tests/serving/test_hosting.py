@@ -7,8 +7,10 @@ import pytest
 
 from trimodal.errors import StorageError
 from trimodal_serving.backend import Setting
-from trimodal_serving.hosting import Hosting, build_app
+from trimodal_serving.errors import ServingError
+from trimodal_serving.hosting import Hosting, _check_room, _services, build_app
 from trimodal_serving.keys import KeyFile
+from trimodal_serving.nursery import LastingNursery
 
 
 def get(hosting: Hosting, path: str, **headers: str) -> httpx.Response:
@@ -23,7 +25,7 @@ def get(hosting: Hosting, path: str, **headers: str) -> httpx.Response:
 
 
 def hosting(**options: Any) -> Hosting:
-    return Hosting(name="tiny", setting=Setting("nowhere"), **options)
+    return Hosting(models={"tiny": Setting("nowhere")}, **options)
 
 
 def test_it_lives_before_it_is_ready() -> None:
@@ -50,3 +52,26 @@ def test_requests_are_written_down(tmp_path: Path) -> None:
 def test_keys_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read"):
         build_app(hosting(keys=str(tmp_path)))
+
+
+def test_all_processes_share_the_machine() -> None:
+    models = {"one": Setting("a"), "two": Setting("b")}
+    services = _services(Hosting(models=models, replicas=2), lambda *_: None, LastingNursery())
+    settings = [engine._supervisor._setting for one in services.values() for engine in one.engines]
+    assert [(x.model, x.replica, x.replicas) for x in settings] == [
+        ("a", 0, 4),
+        ("a", 1, 4),
+        ("b", 2, 4),
+        ("b", 3, 4),
+    ]
+
+
+def test_the_door_is_open_while_one_model_has_room() -> None:
+    models = {"one": Setting("a"), "two": Setting("b")}
+    services = _services(Hosting(models=models), lambda *_: None, LastingNursery())
+    one, two = (service.engines[0].admission for service in services.values())
+    with one.admit(1 << 30):
+        _check_room(services)
+        with two.admit(1 << 30), pytest.raises(ServingError) as caught:
+            _check_room(services)
+    assert caught.value.code == "queue_full"

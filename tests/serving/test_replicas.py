@@ -14,21 +14,22 @@ from trimodal.testing import assert_close
 from trimodal_serving.backend import Setting
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import parse_inputs
+from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.replicas import Replicas
 
 RED = parse_inputs(["red"], None)
 
 
-def processes(replicas: Replicas) -> list[int]:
+def processes(lasting: LastingNursery) -> list[int]:
     """In the order in which the nursery forked them."""
-    nursery = replicas._nursery._nursery
+    nursery = lasting._nursery
     assert nursery is not None
     pid = nursery._process.pid
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-async def the_less_busy_answers(replicas: Replicas) -> None:
-    first, _ = processes(replicas)
+async def the_less_busy_answers(replicas: Replicas, nursery: LastingNursery) -> None:
+    first, _ = processes(nursery)
     os.kill(first, signal.SIGSTOP)
     waiting = asyncio.create_task(replicas.embed(RED))
     await asyncio.sleep(0.05)
@@ -42,8 +43,8 @@ async def the_less_busy_answers(replicas: Replicas) -> None:
     assert (replicas.requests, replicas.tokens) == (0, 0)
 
 
-async def one_that_dies_is_not_missed(replicas: Replicas) -> None:
-    dead, other = processes(replicas)
+async def one_that_dies_is_not_missed(replicas: Replicas, nursery: LastingNursery) -> None:
+    dead, other = processes(nursery)
     os.kill(dead, signal.SIGKILL)
     while replicas.engines[0].is_ready():
         await asyncio.sleep(0.01)
@@ -54,16 +55,17 @@ async def one_that_dies_is_not_missed(replicas: Replicas) -> None:
     async with asyncio.timeout(60):
         while not replicas.engines[0].is_ready():
             await asyncio.sleep(0.02)
-    assert dead not in processes(replicas)
-    assert processes(replicas)[0] == other
+    assert dead not in processes(nursery)
+    assert processes(nursery)[0] == other
 
 
 def test_two_processes(model_folder: Path, model: TrimodalModel) -> None:
     measured: list[str] = []
 
     async def main() -> None:
-        setting = Setting(str(model_folder))
-        replicas = Replicas(setting, lambda name, _: measured.append(name), number=2)
+        nursery = LastingNursery()
+        settings = [Setting(str(model_folder), replica=i, replicas=2) for i in range(2)]
+        replicas = Replicas(settings, lambda name, _: measured.append(name), 120.0, nursery)
         with pytest.raises(ServingError) as caught:
             replicas.check()
         assert caught.value.code == "loading"
@@ -74,12 +76,13 @@ def test_two_processes(model_folder: Path, model: TrimodalModel) -> None:
                 vectors = [one.vector for one in await engine.embed(RED)]
                 assert_close(np.stack(vectors), expected, "served-vs-offline")
             assert replicas.generates == tuple(model.config.generates)
-            await the_less_busy_answers(replicas)
-            await one_that_dies_is_not_missed(replicas)
-            pids = processes(replicas)
+            await the_less_busy_answers(replicas, nursery)
+            await one_that_dies_is_not_missed(replicas, nursery)
+            pids = processes(nursery)
             assert len(pids) == 2
         finally:
             await replicas.close()
+            await nursery.close()
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -93,11 +96,13 @@ def test_two_processes(model_folder: Path, model: TrimodalModel) -> None:
 
 def test_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
     async def main() -> None:
-        replicas = Replicas(Setting(str(tmp_path)), lambda *_: None, number=2)
+        nursery = LastingNursery()
+        replicas = Replicas([Setting(str(tmp_path))] * 2, lambda *_: None, 120.0, nursery)
         try:
             await replicas.start()
         finally:
             await replicas.close()
+            await nursery.close()
 
     with pytest.raises(StorageError, match="is not a model folder"):
         asyncio.run(main())

@@ -64,7 +64,7 @@ async def _run(options: argparse.Namespace, name: str, setting: "Setting") -> tu
     from trimodal_serving.engine import Engine
 
     engine = Engine(lambda: load_model(setting), setting.token_budget)
-    app = create_app(engine, name, 1 << 30)
+    app = create_app({name: engine}, 1 << 30)
     await engine.start()
     try:
         return await run_batch(app, Path(options.input), Path(options.output), options.concurrency)

@@ -283,6 +283,19 @@ def test_what_the_server_does_not_have_is_said(
     expect(page.locator("#text")).to_have_value("another")
 
 
+def test_one_of_several_models_is_chosen(
+    visit: Callable[..., Page], serve: Callable[..., Any], model: TrimodalModel, turned: Any
+) -> None:
+    with serve(Engine(lambda: model), services={"other": Engine(lambda: turned)}) as server:
+        page = visit(server.wait_until_ready().url)
+        add_text(page, "a red circle")
+        expect(page.locator("#model")).to_contain_text("Model tiny")
+        page.get_by_label("Model").select_option("other")
+        expect(page.locator("#model")).to_contain_text("Model other")
+        add_text(page, "a red circle")
+        assert table(page) == [[1, 1], [1, 1]]
+
+
 def test_in_chinese_and_it_is_remembered(page: Page) -> None:
     add_text(page, "红色的圆形")
     page.locator("#language").select_option("zh")
@@ -290,6 +303,7 @@ def test_in_chinese_and_it_is_remembered(page: Page) -> None:
     expect(page.locator("#items-title")).to_have_text("条目")
     expect(page.get_by_role("button", name="移除1 红色的圆形")).to_be_visible()
     expect(page.locator("#model")).to_contain_text("可生成")
+    expect(page.locator("#model-switch")).to_be_hidden()
     page.reload()
     expect(page.locator("html[data-ready=true]")).to_have_attribute("lang", "zh-CN")
 

@@ -1,6 +1,6 @@
 // The page as a whole: its language, its theme, and the model behind it.
 
-import { byId } from "./dom.js";
+import { byId, make, say } from "./dom.js";
 import { items, startItems } from "./items.js";
 import { setGenerates, startMaking } from "./making.js";
 import { startMatrix } from "./matrix.js";
@@ -44,12 +44,12 @@ function startSwitches() {
   setLanguage(language.value);
 }
 
-/** The model, once it is loaded. */
+/** The models, once they are loaded. */
 async function ready() {
   for (;;) {
     try {
       await get("readyz");
-      return (await get("v1/models")).data[0];
+      return (await get("v1/models")).data;
     } catch (error) {
       const words = error.code === "loading" ? t("model_waits") : error.message;
       if (byId("model").textContent !== words) byId("model").textContent = words;
@@ -65,14 +65,36 @@ function describe(model) {
     : t("model_embeds", { name: model.id });
 }
 
+async function use(model) {
+  await items.use(model.id);
+  describe(model);
+  setGenerates(model.generates);
+}
+
+/** Where there are several models, one is chosen. */
+function startChoice(models) {
+  const chosen = byId("model-chosen");
+  const named = (id) => models.find((model) => model.id === id);
+  chosen.replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
+  byId("model-switch").hidden = models.length === 1;
+  chosen.addEventListener("change", async () => {
+    say(byId("items-error"), "");
+    try {
+      await use(named(chosen.value));
+    } catch (error) {
+      chosen.value = items.model;
+      say(byId("items-error"), error.message);
+    }
+  });
+  document.addEventListener("language", () => describe(named(items.model)));
+}
+
 startSwitches();
 startItems();
 startMatrix();
 startMaking();
-const model = await ready();
-items.model = model.id;
-describe(model);
-document.addEventListener("language", () => describe(model));
-setGenerates(model.generates);
+const models = await ready();
+startChoice(models);
+await use(models[0]);
 await startSearching();
 document.documentElement.dataset.ready = "true";

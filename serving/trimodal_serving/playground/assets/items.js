@@ -34,6 +34,17 @@ class Items extends EventTarget {
     return item;
   }
 
+  /** Go on with another model, for which every item has another vector. */
+  async use(model) {
+    if (this.all.length) {
+      const kept = [...this.all];
+      const answer = await post("v1/embeddings", { model, input: kept.map((item) => item.input) });
+      kept.forEach((item, i) => { item.vector = answer.data[i].embedding; });
+    }
+    this.model = model;
+    this.#changed();
+  }
+
   remove(item) {
     this.all.splice(this.all.indexOf(item), 1);
     this.#changed();

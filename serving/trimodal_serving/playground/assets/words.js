@@ -3,6 +3,7 @@
 const WORDS = {
   skip: ["Skip to the content", "跳到正文"],
   playground: ["playground", "演练场"],
+  model: ["Model", "模型"],
   language: ["Language", "语言"],
   theme: ["Theme", "主题"],
   theme_auto: ["as the system", "跟随系统"],
