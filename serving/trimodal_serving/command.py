@@ -186,16 +186,12 @@ def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: soc
 def http_server(app: "Guard") -> "uvicorn.Server":
     """The app on uvicorn, which waits for open requests when it is told to exit."""
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     from trimodal_serving.connection import BoundedConnection
 
-    class Connection(BoundedConnection, HttpToolsProtocol):
-        pass
-
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=BoundedConnection,
         ws="none",
         log_config=None,
         log_level=logging.ERROR,

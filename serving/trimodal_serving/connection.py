@@ -1,13 +1,14 @@
 """What uvicorn's connections lack: bounds on what is no body, and our error envelope.
 
-class Connection(BoundedConnection, HttpToolsProtocol): ...
+uvicorn.Config(app, http=BoundedConnection)
 """
 
 import asyncio
 import http
 import json
 import uuid
-from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trimodal_serving.errors import ServingError
 
@@ -16,24 +17,21 @@ HEAD_BYTES = 1 << 16
 """Of a request's head, of what stands between two pieces of its body, and of what follows it."""
 
 
-class BoundedConnection(asyncio.Protocol):
-    """Mixed into uvicorn's `HttpToolsProtocol`, whose attributes it declares and extends.
+class BoundedConnection(HttpToolsProtocol):
+    """A connection of a client.
 
     A client that opens a connection, or starts a request on one, has `HEAD_SECONDS` to send the
     whole head; otherwise idle sockets would be held for ever. The parser keeps what it has not
     understood yet, so that is bounded too.
     """
 
-    transport: asyncio.Transport
-    loop: asyncio.AbstractEventLoop
-    cycle: Any
     _deadline: asyncio.TimerHandle | None = None
     _in_head = True
     _pending = 0
     """Bytes since the parser understood something that counts elsewhere."""
     _progress = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Start the clock of the first request."""
         super().connection_made(transport)
         self._watch()

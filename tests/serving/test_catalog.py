@@ -21,8 +21,8 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 
 def catalog(*names: str) -> Catalog:
-    absent: Any = None
-    return Catalog(dict.fromkeys(names, absent))
+    absent: dict[str, Any] = dict.fromkeys(names)
+    return Catalog(absent)
 
 
 def of(names: str, body: bytes | str, path: str | None = None, **headers: str) -> str:
