@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from trimodal_serving.guard import Guard
 
 DRAIN_SECONDS = 30
+IDLE_SECONDS = 75
+"""That a connection waits for its next request, longer than proxies keep theirs."""
 MOST_REPLICAS = 64
 
 
@@ -199,6 +201,7 @@ def http_server(app: "Guard") -> "uvicorn.Server":
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
     )
     return uvicorn.Server(config)
 

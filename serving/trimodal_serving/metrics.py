@@ -104,11 +104,9 @@ class Metrics:
             self._counters["nonfinite"].inc()
         if caller is None:
             return
-        usage = caller.usage
-        self._tenant["requests"].labels(caller.tenant).inc()
-        self._tenant["tokens"].labels(caller.tenant).inc(usage.tokens)
-        self._tenant["pixels"].labels(caller.tenant).inc(usage.pixels)
-        self._tenant["audio_seconds"].labels(caller.tenant).inc(usage.audio_seconds)
+        for key, value in {"requests": 1, **vars(caller.usage)}.items():
+            if value:  # a refusal, of which there may be many, uses nothing
+                self._tenant[key].labels(caller.tenant).inc(value)
 
     def render(self) -> bytes:
         """All series as text, see `CONTENT_TYPE`."""

@@ -6,6 +6,7 @@ check_origin(scope["headers"])
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from trimodal_serving.errors import ServingError
 
@@ -58,6 +59,7 @@ def check_site(path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise ServingError(403, "foreign_origin", "this server answers no page but its own")
 
 
+@lru_cache(1024)
 def _is_local(authority: str) -> bool:
     found = _AUTHORITY.fullmatch(authority)
     return found is not None and is_loopback(found[1] or found[2])
