@@ -106,7 +106,7 @@ $(RUN)/report.html: $(RUN)/results.json
 	@$(BIN)/trimodal report $(RUN)
 
 test: $(READY) browser ## run every test
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(CORES) --dist worksteal --durations 20 $(PYTEST)
 
 test-full: $(READY) browser ## the same with 1,000 made-up requests an operation, and a cluster of Ray
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} SCHEMA_CASES=1000 $(BIN)/python -m pytest -n $(CORES) \

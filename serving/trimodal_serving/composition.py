@@ -1,22 +1,22 @@
-"""A batch of outputs that is being generated, step by step in the thread of the model.
+"""Outputs of one kind that are generated together, step by step in the thread of the model.
 
-composition = Composition(model, tasks, token_budget); outcome = composition.step()
+composition = Composition(model, kind); composition.add({0: task}); outcome = composition.step()
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trimodal.batch import Medium, Sample
 from trimodal.errors import NumericError
-from trimodal_serving.errors import ServingError, nonfinite
+from trimodal_serving.errors import ServingError, internal, nonfinite
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
-    from trimodal.models.decoding import Decoding, Steps
-    from trimodal.models.generation import Generation, Request
+    from trimodal.models.decoding import Decoding
+    from trimodal.models.generation import Generation, Outputs, Request
 
 
 @dataclass(frozen=True)
@@ -54,48 +54,90 @@ def passes(request: "Request", decoding: "Decoding") -> int:
     return 1 if request.to.data_name == "text" else decoding.steps
 
 
-Results = list["Generation | ServingError"]
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some tasks in a step, by their numbers."""
+
+    grown: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """The ids so far of outputs that changed."""
+    done: "Mapping[int, Generation | ServingError]" = field(default_factory=dict)
+    failed: Sequence[int] = ()
+    """Those among which something failed, which are given up here."""
+    error: Exception | None = None
+    """Why they failed."""
 
 
 class Composition:
-    """Tasks of one kind; `step` is only ever called from one thread."""
+    """Tasks of one kind, each at a step of its own; others join between two steps.
 
-    def __init__(self, model: "TrimodalModel", tasks: Sequence[Task], token_budget: int) -> None:
+    `step` is only ever called from one thread; what else is asked takes effect with the next step.
+    """
+
+    def __init__(self, model: "TrimodalModel", kind: "tuple[Request, Decoding]") -> None:
         self._model = model
-        self._tasks = tasks
-        self._token_budget = token_budget
-        self._steps: Steps[list[Generation]] | None = None
+        self._kind = kind
+        self._outputs: Outputs | None = None
+        self._running: set[int] = set()
+        self._joining: dict[int, Task] = {}
+        self._leaving: set[int] = set()
 
-    def step(self) -> Mapping[int, Sequence[int]] | Results:
-        """The ids so far of outputs that changed, or when all is done a result for each task.
+    def add(self, tasks: Mapping[int, Task]) -> None:
+        """Let tasks join, under numbers that no other ever had."""
+        self._joining.update(tasks)
 
-        Raises:
-            Exception: the model fails on one of the tasks or on all.
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Give tasks up."""
+        self._leaving.update(numbers)
+
+    def step(self) -> Outcome:
+        """Begin those that joined, then go on with all.
+
+        Those that cannot begin fail by themselves, and the others go on with the next step.
         """
+        leaving, self._leaving = self._leaving, set()
+        joining, self._joining = self._joining, {}
+        outputs = self._ready()
+        outputs.drop(leaving)
+        self._running -= leaving
+        joining = {number: task for number, task in joining.items() if number not in leaving}
         try:
-            return next(self._begun())
-        except StopIteration as end:
-            return [_accepted(one) for one in end.value]
-        except NumericError:
-            if len(self._tasks) > 1:
-                raise
-            return [nonfinite()]
+            if joining:
+                self._begin(outputs, joining)
+        except Exception as error:
+            return Outcome(failed=list(joining), error=error)
+        self._running |= joining.keys()
+        if not self._running:
+            return Outcome()
+        try:
+            grown, done = outputs.step()
+        except Exception as error:
+            failed = list(self._running)
+            outputs.drop(failed)
+            self._running.clear()
+            return Outcome(failed=failed, error=error)
+        self._running -= done.keys()
+        return Outcome(grown, {number: _accepted(one) for number, one in done.items()})
 
-    def _begun(self) -> "Steps[list[Generation]]":
-        if self._steps is None:
-            from trimodal.models.generation import generate_steps
+    def _ready(self) -> "Outputs":
+        if self._outputs is None:
+            from trimodal.models.generation import Outputs
 
-            request, decoding = self._tasks[0].kind
-            self._steps = generate_steps(
-                self._model,
-                [task.sample for task in self._tasks],
-                request,
-                decoding,
-                [task.seed for task in self._tasks],
-                [task.begun for task in self._tasks],
-                self._token_budget,
-            )
-        return self._steps
+            self._outputs = Outputs(self._model, *self._kind)
+        return self._outputs
+
+    def _begin(self, outputs: "Outputs", joining: Mapping[int, Task]) -> None:
+        tasks = list(joining.values())
+        outputs.add(
+            list(joining),
+            [task.sample for task in tasks],
+            [task.seed for task in tasks],
+            [task.begun for task in tasks],
+        )
+
+
+def failure(error: Exception | None) -> ServingError:
+    """What is said of a task that failed alone."""
+    return nonfinite() if isinstance(error, NumericError) else internal(cause=error)
 
 
 def _accepted(one: "Generation") -> "Generation | ServingError":

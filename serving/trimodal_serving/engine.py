@@ -120,7 +120,7 @@ class Engine:
             self._worker,
             self._token_budget,
             self._observe,
-            lambda tasks: Composition(generating, tasks, self._token_budget),
+            lambda kind: Composition(generating, kind),
             self._meter,
         )
         codec = Codec(processor, self._decoders, self._admission, self._worker)

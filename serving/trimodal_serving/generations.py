@@ -4,21 +4,22 @@ generation = await generations.submit(task)
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimodal.packing import first_fit
 from trimodal_serving.caller import PRICES, Flow, current
-from trimodal_serving.composition import Composition, Results, Task
-from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.composition import Composition, Outcome, Task, failure
+from trimodal_serving.errors import ServingError
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
-    from trimodal.models.generation import Generation
+    from trimodal.models.decoding import Decoding
+    from trimodal.models.generation import Generation, Request
 
 MOST_BATCHES = 4
 """Batches that take turns; each holds the keys and values of a token budget at most. A tenant that
@@ -27,33 +28,42 @@ has none may have one more."""
 Told = Callable[[Sequence[int]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Job:
     task: Task
     told: Told | None
     future: "asyncio.Future[Generation]"
     flow: Flow
-
-
-@dataclass
-class _Batch:
-    jobs: Sequence[_Job]
-    composition: Composition
-    flow: Flow
-    """Of the output that it was begun for."""
     seconds: float = 0.0
+    """Its share of the steps that it was in."""
+
+
+@dataclass(eq=False)
+class _Batch:
+    kind: "tuple[Request, Decoding]"
+    composition: Composition
+    jobs: dict[int, _Job] = field(default_factory=dict)
+
+    @property
+    def held(self) -> int:
+        return sum(job.task.held for job in self.jobs.values())
+
+    @property
+    def flows(self) -> set[Flow]:
+        return {job.flow for job in self.jobs.values()}
 
 
 class Generations:
     """One lane of the scheduler; everything but the computing happens on the event loop.
 
-    Outputs of one kind that wait at the same time share a batch, and batches take turns, so a text
-    does not wait for a picture. A batch nobody waits for any more is given up between two steps.
+    An output joins the batch of its kind that runs, if there is room, or begins one; batches take
+    turns, so a text does not wait for a picture. What nobody waits for any more leaves its batch
+    between two steps.
     """
 
     def __init__(
         self,
-        compose: Callable[[Sequence[Task]], Composition],
+        compose: Callable[["tuple[Request, Decoding]"], Composition],
         executor: Executor,
         token_budget: int,
         observe: Callable[[int, float], None],
@@ -61,10 +71,10 @@ class Generations:
         """Begin with nothing.
 
         Args:
-            compose: makes the batch of some tasks.
+            compose: makes the batch of a kind of tasks.
             executor: of one thread.
             token_budget: tokens that a batch holds.
-            observe: told the tokens and the seconds of each batch.
+            observe: told the tokens of each output, and its share of the seconds.
         """
         self._compose = compose
         self._executor = executor
@@ -72,6 +82,7 @@ class Generations:
         self._observe = observe
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._batches: deque[_Batch] = deque()
+        self._numbers = itertools.count()
         self._spent: dict[Flow, float] = {}
         """Seconds of the flows that have batches, those that came later begin with the least."""
 
@@ -96,89 +107,110 @@ class Generations:
 
     def unfinished(self) -> Iterator[asyncio.Future]:
         """Futures of all that waits or is being generated."""
-        for job in [*self._jobs, *(job for batch in self._batches for job in batch.jobs)]:
+        running = (job for batch in self._batches for job in batch.jobs.values())
+        for job in [*self._jobs, *running]:
             yield job.future
 
     async def turn(self) -> None:
         """One step of one batch."""
-        self._start()
+        self._place()
         if not self._batches:  # all were cancelled a moment ago; their callbacks take them out
             await asyncio.sleep(0)
             return
         batch = self._next()
-        if all(job.future.done() for job in batch.jobs):
-            self._end(batch)
+        self._batches.remove(batch)
+        left = [number for number, job in batch.jobs.items() if job.future.done()]
+        batch.composition.drop(left)
+        for number in left:
+            del batch.jobs[number]
+        if not batch.jobs:
             return
-        start = time.monotonic()
-        outcome: Mapping[int, Sequence[int]] | Results | Exception
-        try:
-            loop = asyncio.get_running_loop()
-            outcome = await loop.run_in_executor(self._executor, batch.composition.step)
-        except Exception as error:
-            outcome = error
-        seconds = time.monotonic() - start
-        batch.seconds += seconds
-        self._spent[batch.flow] += seconds * PRICES[batch.flow[0]]
-        self._end(batch)
-        if isinstance(outcome, Exception):
-            self._split(batch, outcome)
-        elif isinstance(outcome, list):
-            self._observe(sum(job.task.cost for job in batch.jobs), batch.seconds)
-            _deliver(batch.jobs, outcome)
-        else:
-            self._add(batch)
-            for i, ids in outcome.items():
-                job = batch.jobs[i]
-                if job.told is not None and not job.future.done():
-                    job.told(ids)
-
-    def _start(self) -> None:
-        """A new batch of the output that is next and those of its kind that fit beside it."""
-        busy = {batch.flow for batch in self._batches}
-        self._spent = {flow: spent for flow, spent in self._spent.items() if flow in busy}
-        if len(self._batches) >= 2 * MOST_BATCHES:
-            return
-        waiting = [item for item in self._jobs.waiting() if not item[1].future.done()]
-        if len(self._batches) >= MOST_BATCHES:
-            waiting = [item for item in waiting if item[1].flow not in self._spent]
-        if not waiting:
-            return
-        kind = waiting[0][1].task.kind
-        alike = [(number, job) for number, job in waiting if job.task.kind == kind]
-        chosen = first_fit([job.task.held for _, job in alike], self._token_budget)[0]
-        self._begin(self._jobs.take([alike[i][0] for i in chosen]))
-
-    def _begin(self, jobs: Sequence[_Job]) -> None:
-        composition = self._compose([job.task for job in jobs])
-        self._add(_Batch(jobs, composition, jobs[0].flow))
-
-    def _add(self, batch: _Batch) -> None:
         self._batches.append(batch)
-        self._spent.setdefault(batch.flow, min(self._spent.values(), default=0.0))
+        start = time.monotonic()
+        loop = asyncio.get_running_loop()
+        outcome = await loop.run_in_executor(self._executor, batch.composition.step)
+        self._charge(batch, time.monotonic() - start)
+        self._take(batch, outcome)
+
+    def _charge(self, batch: _Batch, seconds: float) -> None:
+        """All that were in a step had an equal share of it."""
+        share = seconds / len(batch.jobs)
+        for job in batch.jobs.values():
+            job.seconds += share
+            self._spent[job.flow] += share * PRICES[job.flow[0]]
+
+    def _take(self, batch: _Batch, outcome: Outcome) -> None:
+        for number, ids in outcome.grown.items():
+            job = batch.jobs[number]
+            if job.told is not None and not job.future.done():
+                job.told(ids)
+        for number, result in outcome.done.items():
+            job = batch.jobs.pop(number)
+            self._observe(job.task.cost, job.seconds)
+            _deliver(job, result)
+        if outcome.failed:
+            self._split([batch.jobs.pop(number) for number in outcome.failed], outcome.error)
+        if not batch.jobs:
+            self._batches.remove(batch)
+
+    def _place(self) -> None:
+        """Let those that wait join or begin batches, in their order, until one has to wait.
+
+        Nobody overtakes whoever has to wait, so batches that others would join for ever come to
+        their end, and there is room.
+        """
+        flows = {flow for batch in self._batches for flow in batch.flows}
+        self._spent = {flow: spent for flow, spent in self._spent.items() if flow in flows}
+        for number, job in list(self._jobs.waiting()):
+            if job.future.done():
+                continue
+            batch = self._room(job)
+            if batch is None and not self._may_begin(job.flow):
+                return
+            self._jobs.take([number])
+            self._join(batch or self._begun(job.task.kind), [job])
+
+    def _room(self, job: _Job) -> _Batch | None:
+        for batch in self._batches:
+            if batch.kind == job.task.kind and batch.held + job.task.held <= self._token_budget:
+                return batch
+        return None
+
+    def _may_begin(self, flow: Flow) -> bool:
+        most = MOST_BATCHES if flow in self._spent else 2 * MOST_BATCHES
+        return len(self._batches) < most
+
+    def _begun(self, kind: "tuple[Request, Decoding]") -> _Batch:
+        batch = _Batch(kind, self._compose(kind))
+        self._batches.append(batch)
+        return batch
+
+    def _join(self, batch: _Batch, jobs: Sequence[_Job]) -> None:
+        joining = {next(self._numbers): job for job in jobs}
+        batch.jobs.update(joining)
+        batch.composition.add({number: job.task for number, job in joining.items()})
+        for job in jobs:
+            self._spent.setdefault(job.flow, min(self._spent.values(), default=0.0))
 
     def _next(self) -> _Batch:
-        """The batch that waits longest, of those whose flow had the least."""
-        least = min(self._spent[batch.flow] for batch in self._batches)
-        return next(batch for batch in self._batches if self._spent[batch.flow] == least)
+        """The batch that waits longest, of those with an output whose flow had the least."""
+        spent = [min(self._spent[flow] for flow in batch.flows) for batch in self._batches]
+        return self._batches[spent.index(min(spent))]
 
-    def _end(self, batch: _Batch) -> None:
-        self._batches.remove(batch)
-
-    def _split(self, batch: _Batch, error: Exception) -> None:
-        """Try the halves of a batch that failed, until the output that fails is alone."""
-        half = len(batch.jobs) // 2
+    def _split(self, jobs: Sequence[_Job], error: Exception | None) -> None:
+        """Try the halves of what failed once more, until the output that fails is alone."""
+        half = len(jobs) // 2
         if half == 0:
-            _deliver(batch.jobs, [internal(cause=error)])
-        else:
-            self._begin(batch.jobs[:half])
-            self._begin(batch.jobs[half:])
+            _deliver(jobs[0], failure(error))
+            return
+        for part in (jobs[:half], jobs[half:]):
+            self._join(self._begun(part[0].task.kind), part)
 
 
-def _deliver(jobs: Sequence[_Job], results: Results) -> None:
-    for job, result in zip(jobs, results, strict=True):
-        if job.future.done():
-            continue
-        if isinstance(result, ServingError):
-            job.future.set_exception(result)
-        else:
-            job.future.set_result(result)
+def _deliver(job: _Job, result: "Generation | ServingError") -> None:
+    if job.future.done():
+        return
+    if isinstance(result, ServingError):
+        job.future.set_exception(result)
+    else:
+        job.future.set_result(result)

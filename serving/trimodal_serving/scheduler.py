@@ -24,7 +24,8 @@ from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
-    from trimodal.models.generation import Generation
+    from trimodal.models.decoding import Decoding
+    from trimodal.models.generation import Generation, Request
 
 SLICE_SECONDS = 0.05
 """A batch takes about as long at most, while more than one tenant, priority or lane sends work."""
@@ -63,7 +64,7 @@ class Scheduler:
         executor: Executor,
         token_budget: int,
         observe: Callable[[int, float], None],
-        compose: Callable[[Sequence[Task]], Composition] | None = None,
+        compose: "Callable[[tuple[Request, Decoding]], Composition] | None" = None,
         meter: Meter = unmeasured,
     ) -> None:
         """Start to work on the running event loop.
@@ -73,7 +74,7 @@ class Scheduler:
             executor: of one thread.
             token_budget: tokens of a batch.
             observe: told the tokens and the seconds of each batch.
-            compose: makes a batch that generates; None if nothing is generated.
+            compose: makes a batch that generates one kind; None if nothing is generated.
             meter: told what is measured.
         """
         self._compute = compute

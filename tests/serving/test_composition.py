@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from trimodal.batch import Modality, Sample
-from trimodal.errors import NumericError
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
 from trimodal.models.generation import Generation, Request, check_room, default_decoding
-from trimodal_serving.composition import Composition, Results, Task, passes
+from trimodal_serving.composition import Composition, Outcome, Task, failure, passes
 from trimodal_serving.errors import ServingError
 
 MakeSample = Callable[[str], Sample]
@@ -23,12 +22,21 @@ def tasks(model: TrimodalModel, samples: list[Sample], to: Modality, **changes: 
     return [Task(sample, None, request, decoding, 5 + i, room) for i, sample in enumerate(samples)]
 
 
-def finished(composition: Composition) -> tuple[list[Any], Results]:
-    """What each step said, and the results."""
-    said = []
-    while not isinstance(outcome := composition.step(), list):
-        said.append(outcome)
-    return said, outcome
+def composition(model: TrimodalModel, tasks: Sequence[Task]) -> Composition:
+    made = Composition(model, tasks[0].kind)
+    made.add(dict(enumerate(tasks)))
+    return made
+
+
+def finished(composition: Composition, number: int) -> tuple[list[Any], list[Any]]:
+    """What each step said, and so many results in the order of their numbers."""
+    said, done = [], {}
+    while len(done) < number:
+        outcome = composition.step()
+        assert outcome.error is None
+        said.append(outcome.grown)
+        done |= outcome.done
+    return said, [done[i] for i in range(number)]
 
 
 @pytest.mark.parametrize("to", Modality)
@@ -36,7 +44,7 @@ def test_outputs_are_the_library_s(
     model: TrimodalModel, text_sample: MakeSample, to: Modality
 ) -> None:
     samples = [text_sample("red"), text_sample("the square is blue")]
-    said, results = finished(Composition(model, tasks(model, samples, to), 16_384))
+    said, results = finished(composition(model, tasks(model, samples, to)), 2)
     expected = model.generate(text=["red", "the square is blue"], to=to.data_name, seed=5)
     for result, one in zip(results, expected, strict=True):
         assert not isinstance(result, ServingError)
@@ -49,20 +57,59 @@ def test_outputs_are_the_library_s(
 
 def test_texts_grow_by_a_piece_a_step(model: TrimodalModel, text_sample: MakeSample) -> None:
     made = tasks(model, [text_sample("red")], Modality.TEXT, max_tokens=5)
-    said, (result,) = finished(Composition(model, made, 16_384))
+    said, (result,) = finished(composition(model, made), 1)
     assert not isinstance(result, ServingError)
     ids = tuple(result.target.ids.tolist())
     assert said == [{0: ids[: i + 1]} for i in range(5)]
 
 
+def test_others_join_and_leave_between_two_steps(
+    model: TrimodalModel, text_sample: MakeSample
+) -> None:
+    samples = [text_sample(text) for text in ("red", "blue", "white", "the square is blue")]
+    made = tasks(model, samples, Modality.TEXT, max_tokens=6)
+    together = Composition(model, made[0].kind)
+    together.add({0: made[0], 1: made[1]})
+    sizes = [{i: len(ids) for i, ids in together.step().grown.items()}]
+    together.add({2: made[2], 3: made[3]})
+    together.drop([1, 3])
+    done: dict[int, Any] = {}
+    for _ in range(6):
+        outcome = together.step()
+        sizes.append({i: len(ids) for i, ids in outcome.grown.items()})
+        done |= outcome.done
+    assert sizes[:3] == [{0: 1, 1: 1}, {0: 2, 2: 1}, {0: 3, 2: 2}]
+    assert together.step() == Outcome()
+    for i, one in done.items():
+        alone = finished(composition(model, [made[i]]), 1)[1][0]
+        assert one.target.ids.tolist() == alone.target.ids.tolist()
+    assert done.keys() == {0, 2}
+
+
+def test_what_cannot_begin_fails_by_itself(
+    model: TrimodalModel, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tasks(model, [text_sample("red"), text_sample("blue")], Modality.TEXT, max_tokens=3)
+    together = composition(model, made[:1])
+    together.step()
+    together.add({1: made[1]})
+    with monkeypatch.context() as patch:
+        patch.setattr("trimodal.models.generation.Prefix", None)
+        outcome = together.step()
+    assert outcome.failed == [1]
+    assert failure(outcome.error).code == "internal"
+    assert together.step().grown.keys() == {0}
+
+
 def test_a_broken_model_makes_no_output(scripted: Any, text_sample: MakeSample) -> None:
-    scripted.continuations = lambda h_ND: torch.full((len(h_ND), 513), torch.nan)
     made = tasks(scripted, [text_sample("red"), text_sample("blue")], Modality.TEXT)
-    (result,) = finished(Composition(scripted, made[:1], 16_384))[1]
-    assert isinstance(result, ServingError)
-    assert result.code == "nonfinite_output"
-    with pytest.raises(NumericError):
-        Composition(scripted, made, 16_384).step()
+    together = composition(scripted, made)
+    together.step()
+    scripted.continuations = lambda h_ND: torch.full((len(h_ND), 513), torch.nan)
+    outcome = together.step()
+    assert sorted(outcome.failed) == [0, 1]
+    assert failure(outcome.error).code == "nonfinite_output"
+    assert together.step() == Outcome(), "what failed is given up"
 
 
 def test_what_a_task_costs(text_sample: MakeSample) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from trimodal.batch import Modality, Sample
 from trimodal.models.decoding import Decoding
 from trimodal.models.generation import Request
-from trimodal_serving.composition import Task
+from trimodal_serving.composition import Outcome, Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.generations import MOST_BATCHES, Generations
 
@@ -23,25 +23,41 @@ class Log:
         self.raises: Callable[[str], bool] = lambda _: False
         self.observed: list[int] = []
 
-    def compose(self, tasks: Sequence[Task]) -> Any:
-        return _Composition(self, [task.sample.id for task in tasks])
+    def compose(self, _: Any) -> Any:
+        return _Composition(self)
 
-    def observe(self, tokens: int, _: float) -> None:
+    def observe(self, tokens: int, seconds: float) -> None:
+        assert seconds > 0
         self.observed.append(tokens)
 
 
 class _Composition:
-    def __init__(self, log: Log, names: Sequence[str]) -> None:
-        self._log, self._names, self._taken = log, names, 0
+    """Each output is done after three steps, and fails in its second if it is to."""
 
-    def step(self) -> Any:
-        self._log.steps.append("+".join(self._names))
-        self._taken += 1
-        if self._taken == 2 and any(map(self._log.raises, self._names)):
-            raise RuntimeError("secret")
-        if self._taken == 3:
-            return [f"made of {name}" for name in self._names]
-        return {i: [self._taken] * self._taken for i in range(len(self._names))}
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._names: dict[int, str] = {}
+        self._taken: dict[int, int] = {}
+
+    def add(self, tasks: Mapping[int, Task]) -> None:
+        self._names |= {number: task.sample.id for number, task in tasks.items()}
+        self._taken |= dict.fromkeys(tasks, 0)
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            del self._names[number], self._taken[number]
+
+    def step(self) -> Outcome:
+        self._log.steps.append("+".join(self._names.values()))
+        self._taken = {number: taken + 1 for number, taken in self._taken.items()}
+        if any(self._log.raises(self._names[i]) and n == 2 for i, n in self._taken.items()):
+            failed = list(self._names)
+            self.drop(failed)
+            return Outcome(failed=failed, error=RuntimeError("secret"))
+        done: Any = {i: f"made of {self._names[i]}" for i, n in self._taken.items() if n == 3}
+        grown = {i: [n] * n for i, n in self._taken.items() if n < 3}
+        self.drop(done)
+        return Outcome(grown, done)
 
 
 @pytest.fixture
@@ -77,15 +93,52 @@ def test_one_kind_shares_a_batch_and_kinds_take_turns(log: Log, task: Callable[.
     made = [task("a"), task("b", steps=3), task("c"), task("d", Modality.VISION)]
     results = run(log, lambda generations: [generations.submit(one) for one in made])
     assert results == [f"made of {name}" for name in "abcd"]
-    assert log.steps == ["a+c", "a+c", "b", "a+c", "d", "b", "d", "b", "d"]
-    assert log.observed[0] == made[0].cost + made[2].cost
+    assert log.steps == ["a+c", "b", "d"] * 3
+    assert log.observed[:2] == [made[0].cost, made[2].cost]
+
+
+def test_one_joins_the_batch_of_its_kind_that_runs(log: Log, task: Callable[..., Task]) -> None:
+    def use(generations: Generations) -> list[Any]:
+        futures = []
+
+        def join(_: Any) -> None:
+            if len(futures) == 1:
+                futures.append(generations.submit(task("b")))
+
+        futures.append(generations.submit(task("a"), join))
+        return futures
+
+    run(log, use)
+    assert log.steps == ["a", "a+b", "a+b", "b"]
+
+
+def test_nobody_overtakes_one_that_has_to_wait(log: Log, task: Callable[..., Task]) -> None:
+    """Texts that would join their batch for ever wait behind a kind for which there is no room."""
+    made = [task(str(i), steps=i + 1) for i in range(MOST_BATCHES)]
+    futures: list[Any] = []
+
+    def use(generations: Generations) -> list[Any]:
+        def more(_: Any) -> None:
+            if len(futures) == MOST_BATCHES:
+                futures.append(generations.submit(task("waits", steps=99)))
+                futures.extend(generations.submit(task(f"late{i}", steps=1)) for i in range(3))
+
+        futures.extend(generations.submit(one, more) for one in made)
+        return futures
+
+    run(log, use)
+    first = [
+        next(i for i, step in enumerate(log.steps) if name in step) for name in ("waits", "late0")
+    ]
+    assert first[0] < first[1]
+    assert "0+late0+late1+late2" not in log.steps
 
 
 def test_a_batch_holds_no_more_than_the_budget(log: Log, task: Callable[..., Task]) -> None:
     made = [task("red"), task("blue"), task("white")]
     budget = made[0].held + made[1].held
     run(log, lambda generations: [generations.submit(one) for one in made], budget)
-    assert set(log.steps) == {"red+blue", "white"}
+    assert log.steps == ["red+blue", "white"] * 3
     log.steps.clear()
     run(log, lambda generations: [generations.submit(one) for one in made], budget=1)
     assert set(log.steps) == {"red", "blue", "white"}
@@ -141,6 +194,19 @@ def test_a_batch_is_given_up_between_two_steps(log: Log, task: Callable[..., Tas
     assert log.steps == ["a", "b", "b", "b"]
 
 
+def test_what_is_cancelled_before_its_first_step_is_not_computed(
+    log: Log, task: Callable[..., Task]
+) -> None:
+    def use(generations: Generations) -> list[Any]:
+        second: Any = generations.submit(task("b", steps=3))
+        first: Any = generations.submit(task("a"), lambda _: second.cancel())
+        return [first, second]
+
+    results = run(log, use)
+    assert results[0] == "made of a"
+    assert log.steps[-2:] == ["a", "a"]
+
+
 def test_who_shares_a_batch_with_one_that_left_is_served(
     log: Log, task: Callable[..., Task]
 ) -> None:
@@ -149,7 +215,7 @@ def test_who_shares_a_batch_with_one_that_left_is_served(
         return [first, generations.submit(task("b"))]
 
     assert run(log, use)[1] == "made of b"
-    assert log.steps == ["a+b"] * 3
+    assert log.steps == ["a+b", "b", "b"]
 
 
 def test_unfinished_are_those_that_wait_and_those_that_run(

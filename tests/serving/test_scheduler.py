@@ -16,7 +16,7 @@ from trimodal.testing import assert_close
 from trimodal_serving import scheduler as module
 from trimodal_serving import turns
 from trimodal_serving.caller import Caller, acting
-from trimodal_serving.composition import Task
+from trimodal_serving.composition import Outcome, Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.scheduler import Results, Scheduler
 from trimodal_serving.worker import Worker
@@ -234,7 +234,14 @@ class Clock:
         self.now += 1
         self.turns += "g"
         self.left -= 1
-        return ["made"] if self.left == 0 else {}
+        made: Any = "made"
+        return Outcome(done={} if self.left else {0: made})
+
+    def add(self, tasks: Any) -> None:
+        assert list(tasks) == [0]
+
+    def drop(self, numbers: Any) -> None:
+        assert list(numbers) == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +273,7 @@ def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
     async def main() -> list[Any]:
         with ThreadPoolExecutor(1) as executor:
             begun = asyncio.Event()
-            endless: Any = SimpleNamespace(step=lambda: {0: [1]})
+            endless: Any = SimpleNamespace(step=lambda: Outcome({0: [1]}), add=print, drop=print)
             scheduler = Scheduler(lambda _: [], executor, 1, lambda *_: None, lambda _: endless)
             running = scheduler.generate(task, lambda _: begun.set())
             await begun.wait()

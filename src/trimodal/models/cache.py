@@ -1,16 +1,18 @@
 """Keys and values of what has been computed, so that decoding does not compute it again.
 
-cache = KeyValueCache(config, rooms=[40, 52], like=table)
-h_TD = trunk(x_TD, tokens, cache.at(slot_T))
+cache = KeyValueCache(config, like=table); starts = cache.take([40, 52])
+h_TD = trunk(x_TD, tokens, cache.at(slot_T)); cache.give(starts)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+import torch
 from torch import Tensor
 
 from trimodal.config import TransformerConfig
+
+GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,59 @@ class Memory:
 
 
 class KeyValueCache:
-    """A room of slots for each sequence, the rooms end to end; a segment table says who sees what.
+    """Rooms of slots for sequences that come and go; a segment table says who sees what.
 
-    Sequences grow in place within their rooms, so nothing is padded and nothing is copied.
+    Sequences grow in place within their rooms, so nothing is padded. A room that is given back is
+    taken again, the first gap that is large enough; if there is none, the cache grows.
     """
 
-    def __init__(self, config: TransformerConfig, rooms: Sequence[int], like: Tensor) -> None:
-        self.starts = [0, *accumulate(rooms)]
-        shape = (self.num_slots, config.num_heads, config.width // config.num_heads)
+    def __init__(self, config: TransformerConfig, like: Tensor) -> None:
+        shape = (0, config.num_heads, config.width // config.num_heads)
         self.keys = [like.new_zeros(shape) for _ in range(config.depth)]
         self.values = [like.new_zeros(shape) for _ in range(config.depth)]
+        self._rooms: dict[int, int] = {}
+        """Where a room that is taken begins, and its slots."""
 
     @property
     def num_slots(self) -> int:
-        """Of all rooms together."""
-        return self.starts[-1]
+        """Of all rooms, and the gaps between them."""
+        return len(self.keys[0])
+
+    def take(self, rooms: Sequence[int]) -> list[int]:
+        """Where each of some new rooms begins.
+
+        Args:
+            rooms: their slots, one at least.
+        """
+        starts = []
+        for room in rooms:
+            start = self._gap(room)
+            self._rooms[start] = room
+            starts.append(start)
+        self._reach(max((start + self._rooms[start] for start in starts), default=0))
+        return starts
+
+    def give(self, starts: Iterable[int]) -> None:
+        """Give rooms back."""
+        for start in starts:
+            del self._rooms[start]
+
+    def _gap(self, room: int) -> int:
+        at = 0
+        for start in sorted(self._rooms):
+            if start - at >= room:
+                break
+            at = start + self._rooms[start]
+        return at
+
+    def _reach(self, slots: int) -> None:
+        """Grow to a number of slots at least, what is there stays where it is."""
+        if slots <= self.num_slots:
+            return
+        more = max(slots, int(GROWTH * self.num_slots)) - self.num_slots
+        for memories in (self.keys, self.values):
+            for i, old in enumerate(memories):
+                memories[i] = torch.cat([old, old.new_zeros((more, *old.shape[1:]))])
 
     def at(self, slot_T: Tensor) -> list[Memory]:
         """For each block, where the tokens that are computed now are to be put."""

@@ -1,12 +1,13 @@
 """Ids behind a prefix: texts from left to right, codes in any order, the surest first.
 
-texts = finish(decode_texts(prefix, [[], []], Decoding(), seeds=[0, 1]))
+drafts = Texts(Decoding()); drafts.begin([0, 1], prefix, targets, seeds=[0, 1])
+while len(drafts): grown, done = drafts.step()
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,23 +15,11 @@ from torch import Tensor
 
 from trimodal.batch import Modality, Target
 from trimodal.errors import ConfigError, NumericError
-from trimodal.models.prefix import Prefix
+from trimodal.models.prefix import Prefix, extend
 from trimodal.streams import generator
 from trimodal.vocabulary import Special
 
-T = TypeVar("T")
-Steps = Generator[Mapping[int, Sequence[int]], None, T]
-"""Work that pauses after each step, and then says what each output that changed is so far; it ends
-with a `T`."""
-
-
-def finish(steps: Steps[T]) -> T:
-    """Take all steps; the result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,59 +55,144 @@ class Decoding:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
 
 
-def decode_texts(
-    prefix: Prefix, begun: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int]
-) -> Steps[list[list[int]]]:
-    """The pieces of each text, left to right, without the end; a step is a piece of each.
+class Progress(NamedTuple):
+    """What a step did."""
 
-    Args:
-        prefix: N sequences, and if there is guidance the same N with nothing observed.
-        begun: unified ids with which each text begins.
-        decoding: how pieces are chosen.
-        seeds: of the draws of each text; nothing else decides them.
+    grown: Mapping[int, Sequence[int]]
+    """The ids so far of each draft that changed, by its number."""
+    done: Mapping[int, Target]
+    """Those that are at their end, which are drafts no more."""
+
+
+@dataclass(eq=False)
+class _Draft:
+    sequences: Sequence[tuple[Prefix, int]]
+    """Where it is computed; if there is guidance, a second time with nothing observed."""
+    target: Target
+    """With the ids so far."""
+    seed: int
+    last_CD: Tensor
+    """The output of each sequence behind its newest id."""
+    step: int = 0
+
+
+class Drafts:
+    """Outputs of one modality and one decoding, each at a step of its own.
+
+    Others may begin between two steps, and be dropped; what becomes of one does not depend on its
+    neighbours.
     """
-    size = len(begun)
-    texts = [list(ids) for ids in begun]
-    h_ND = _after_beginnings(prefix, texts)
-    active = list(range(size))
-    for step in range(decoding.max_tokens):
-        log_p = _log_probabilities(prefix, prefix.model.continuations(h_ND), decoding)
-        chosen = []
-        for row, i in enumerate(active):
-            rng = generator("text", seeds[i], step)
-            chosen.append(_draw(log_p[row : row + 1], rng.random((1,)), decoding)[0])
-        going = [row for row, piece in enumerate(chosen) if piece > 0]
-        for row in going:
-            texts[active[row]].append(int(Special.END_TEXT) + int(chosen[row]))
-        active = [active[row] for row in going]
-        yield {i: tuple(texts[i]) for i in active}
-        if not active or step == decoding.max_tokens - 1:
-            break
-        h_ND = _append(prefix, active, texts, size)
-    return texts
+
+    def __init__(self, decoding: Decoding) -> None:
+        self.decoding = decoding
+        self._drafts: dict[int, _Draft] = {}
+
+    def __len__(self) -> int:
+        """How many are not done."""
+        return len(self._drafts)
+
+    def begin(
+        self,
+        numbers: Sequence[int],
+        prefix: Prefix,
+        targets: Sequence[Target],
+        seeds: Sequence[int],
+    ) -> None:
+        """Begin some more.
+
+        Args:
+            numbers: what they are called; no other has one of these.
+            prefix: of their N sequences, and if there is guidance the same N with nothing observed;
+                its cache is that of all others.
+            targets: texts with the unified ids that they begin with, or targets whose every code is
+                masked.
+            seeds: of the draws of each; nothing else decides them.
+        """
+        size = len(numbers)
+        last_ND = self._entered(prefix, targets)
+        for i, number in enumerate(numbers):
+            copies = list(range(i, len(last_ND), size))
+            sequences = [(prefix, copy) for copy in copies]
+            self._drafts[number] = _Draft(sequences, targets[i], seeds[i], last_ND[copies])
+
+    def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
+        """The outputs (N, D) behind what the targets begin with."""
+        raise NotImplementedError
+
+    def step(self) -> Progress:
+        """Go on with all of them.
+
+        Raises:
+            NumericError: the model is broken.
+        """
+        raise NotImplementedError
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Give up those of some numbers that are not done."""
+        for number in numbers:
+            draft = self._drafts.pop(number, None)
+            for prefix, i in draft.sequences if draft else ():
+                prefix.cache.give([prefix.starts[i]])
+
+    def _progress(self, grown: Mapping[int, Sequence[int]], ended: Iterable[int]) -> Progress:
+        done = {number: self._drafts[number].target for number in ended}
+        self.drop(done)
+        return Progress(grown, done)
 
 
-def _after_beginnings(prefix: Prefix, texts: Sequence[Sequence[int]]) -> Tensor:
-    """The output behind what each text begins with; pieces enter one by one, as when decoded."""
-    last_ND = prefix.last_ND.clone()
-    size = len(texts)
-    for at in range(max(map(len, texts), default=0)):
-        rows = [i for i in range(len(last_ND)) if at < len(texts[i % size])]
-        ids = [torch.tensor([texts[i % size][at]]) for i in rows]
-        positions = [np.full((1, 2), at + 1)] * len(rows)
-        last_ND[rows] = prefix.extend(rows, ids, positions, keep=True)
-    return last_ND
+class Texts(Drafts):
+    """Texts, of which each gets a piece in a step; the end of a text is no part of it."""
+
+    def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
+        """Pieces enter one by one, as when they are decoded."""
+        last_ND = prefix.last_ND.clone()
+        size, texts = len(targets), [target.ids for target in targets]
+        for at in range(max(map(len, texts), default=0)):
+            rows = [i for i in range(len(last_ND)) if at < len(texts[i % size])]
+            ids = [texts[i % size][at : at + 1] for i in rows]
+            positions = [np.full((1, 2), at + 1)] * len(rows)
+            last_ND[rows] = prefix.extend(rows, ids, positions, keep=True)
+        return last_ND
+
+    def step(self) -> Progress:
+        """See `Drafts.step`; those that grew have a piece more."""
+        drafts = list(self._drafts.items())
+        h_ND = torch.stack(list(_by_copy([list(draft.last_CD) for _, draft in drafts])))
+        prefix, _ = drafts[0][1].sequences[0]
+        log_p_NV = _log_probabilities(prefix, prefix.model.continuations(h_ND), self.decoding)
+        grown, ended = {}, []
+        for row, (number, draft) in enumerate(drafts):
+            rng = generator("text", draft.seed, draft.step)
+            piece = int(_draw(log_p_NV[row : row + 1], rng.random((1,)), self.decoding)[0])
+            draft.step += 1
+            if piece > 0:
+                ids = [*draft.target.ids.tolist(), int(Special.END_TEXT) + piece]
+                draft.target = replace(
+                    draft.target, ids=torch.tensor(ids, dtype=torch.int64), grid=(len(ids), 1)
+                )
+                grown[number] = tuple(ids)
+            if piece == 0 or draft.step == self.decoding.max_tokens:
+                ended.append(number)
+        self._append([draft for number, draft in drafts if number not in ended])
+        return self._progress(grown, ended)
+
+    def _append(self, drafts: Sequence[_Draft]) -> None:
+        """Compute the outputs behind the newest pieces."""
+        if not drafts:
+            return
+        sequences = list(_by_copy([draft.sequences for draft in drafts]))
+        copies = len(drafts[0].sequences)
+        ids = [draft.target.ids[-1:] for draft in drafts] * copies
+        positions = [np.full((1, 2), len(draft.target.ids)) for draft in drafts] * copies
+        h_ND = extend(sequences, ids, positions, keep=True)
+        for i, draft in enumerate(drafts):
+            draft.last_CD = h_ND[i :: len(drafts)]
 
 
-def _append(
-    prefix: Prefix, active: Sequence[int], texts: Sequence[Sequence[int]], size: int
-) -> Tensor:
-    """The output behind the newest piece of the texts that go on, guided copies behind them."""
-    copies = len(prefix.lengths) // size
-    rows = [i + size * copy for copy in range(copies) for i in active]
-    ids = [torch.tensor([texts[i % size][-1]]) for i in rows]
-    positions = [np.full((1, 2), len(texts[i % size])) for i in rows]
-    return prefix.extend(rows, ids, positions, keep=True)
+def _by_copy(values: Sequence[Sequence[V]]) -> Iterator[V]:
+    """The first of each, then if there is guidance the second of each."""
+    for copies in zip(*values, strict=True):
+        yield from copies
 
 
 def _log_probabilities(prefix: Prefix, logits: Tensor, decoding: Decoding) -> np.ndarray:
@@ -160,46 +234,43 @@ def draw_length(mean: float, log_deviation: float, decoding: Decoding, seed: int
     return min(most, max(1, round(math.exp(min(mean + math.exp(log_deviation) * noise, 20)))))
 
 
-def decode_codes(
-    prefix: Prefix, targets: Sequence[Target], decoding: Decoding, seeds: Sequence[int]
-) -> Steps[list[Target]]:
-    """Fill in targets whose every code is masked (Chang et al., 2022, MaskGIT).
+class Codes(Drafts):
+    """Pictures or speech, whose codes are all masked at first (Chang et al., 2022, MaskGIT).
 
-    In each step all masked codes are drawn, and the surest are kept: so many that the masked ones
-    fall with a cosine to none. A step shows all that was drawn.
-
-    Args:
-        prefix: N sequences, and if there is guidance the same N with nothing observed.
-        targets: of one modality.
-        decoding: how codes are chosen.
-        seeds: of the draws of each target; nothing else decides them.
+    In each step all masked codes of one are drawn, and the surest are kept: so many that the masked
+    ones fall with a cosine to none. A step shows all that was drawn.
     """
-    modality: Modality = prefix.modality
-    start = prefix.model.vocabulary.range_of(modality).start
-    mask = prefix.model.vocabulary.mask_id(modality)
-    ids = [target.ids.numpy().copy() for target in targets]
-    positions = [target.positions() + 1 for target in targets]
-    copies = len(prefix.lengths) // len(targets)
-    for step in range(decoding.steps):
-        given = [torch.from_numpy(i) for i in ids] * copies
-        rows = list(range(len(prefix.lengths)))
-        h_TD = prefix.extend(rows, given, positions * copies, keep=False)
-        log_p_TV = _log_probabilities(prefix, prefix.model.code_logits(h_TD, modality), decoding)
+
+    def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
+        """Nothing is kept behind a prefix."""
+        return prefix.last_ND
+
+    def step(self) -> Progress:
+        """See `Drafts.step`; all of them changed."""
+        drafts = list(self._drafts.items())
+        copies = len(drafts[0][1].sequences)
+        given = [draft.target.ids for _, draft in drafts] * copies
+        positions = [draft.target.positions() + 1 for _, draft in drafts] * copies
+        sequences = list(_by_copy([draft.sequences for _, draft in drafts]))
+        h_TD = extend(sequences, given, positions, keep=False)
+        prefix, _ = sequences[0]
+        modality: Modality = prefix.modality
+        start = prefix.model.vocabulary.range_of(modality).start
+        mask = prefix.model.vocabulary.mask_id(modality) - start
+        log_p_TV = _log_probabilities(
+            prefix, prefix.model.code_logits(h_TD, modality), self.decoding
+        )
         at, drawn = 0, {}
-        for i, seed in enumerate(seeds):
-            size = len(ids[i])
-            rng = generator("codes", seed, step)
-            whole_T, kept_T = _filled(
-                log_p_TV[at : at + size], ids[i] - start, mask - start, step, decoding, rng
-            )
-            drawn[i] = tuple(whole_T + start)
-            ids[i] = kept_T + start
-            at += size
-        yield drawn
-    return [
-        Target(t.modality, torch.from_numpy(i), t.grid, t.prompt)
-        for t, i in zip(targets, ids, strict=True)
-    ]
+        for number, draft in drafts:
+            ids = draft.target.ids.numpy()
+            rows_TV, at = log_p_TV[at : at + len(ids)], at + len(ids)
+            rng = generator("codes", draft.seed, draft.step)
+            whole_T, kept_T = _filled(rows_TV, ids - start, mask, draft.step, self.decoding, rng)
+            drawn[number] = tuple(whole_T + start)
+            draft.target = replace(draft.target, ids=torch.from_numpy(kept_T + start))
+            draft.step += 1
+        ended = [number for number, draft in drafts if draft.step == self.decoding.steps]
+        return self._progress(drawn, ended)
 
 
 def _filled(

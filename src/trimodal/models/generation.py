@@ -3,7 +3,7 @@
 texts = generate(model, samples, Request(to=Modality.TEXT, lang="zh"), Decoding(), seeds=[0, 1])
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,8 @@ from trimodal.assembly import Writing
 from trimodal.batch import Medium, Modality, Sample, Target
 from trimodal.config import LANGUAGES
 from trimodal.errors import ConfigError, DataError
-from trimodal.models.decoding import (
-    Decoding,
-    Steps,
-    decode_codes,
-    decode_texts,
-    draw_length,
-    finish,
-)
+from trimodal.models.cache import KeyValueCache
+from trimodal.models.decoding import Codes, Decoding, Texts, draw_length
 from trimodal.models.prefix import Prefix
 from trimodal.packing import first_fit
 from trimodal.processors.codes import CodeProcessor
@@ -113,95 +107,127 @@ def generate(
         DataError: a picture of that size cannot be made of codes.
     """
     was_training = model.training
-    steps = generate_steps(model.eval(), samples, request, decoding, seeds, begun, token_budget)
-    try:
-        return finish(steps)
-    finally:
-        model.train(was_training)
-
-
-@torch.inference_mode()
-def generate_steps(
-    model: "TrimodalModel",
-    samples: Sequence[Sample],
-    request: Request,
-    decoding: Decoding,
-    seeds: Sequence[int],
-    begun: Sequence[Medium | None] | None = None,
-    token_budget: int = 16_384,
-) -> Steps[list[Generation]]:
-    """The same by a model in evaluation mode, step by step, so that other work may come between.
-
-    Between two steps there are the ids so far of texts that grew, and those of pictures and speech
-    as they were drawn, by their place among the samples.
-    """
-    room = check_room(model, request, decoding)
-    if request.answer:
-        _check_questions(samples)
+    outputs = Outputs(model, request, decoding)
     begun = begun or [None] * len(samples)
-    if request.to is not Modality.TEXT and any(text is not None for text in begun):
-        raise ConfigError("only a text can be completed")
     costs = [
-        2 * sample.num_tokens + room + (text.num_tokens if text else 0)
+        2 * sample.num_tokens + outputs.room + (text.num_tokens if text else 0)
         for sample, text in zip(samples, begun, strict=True)
     ]
-    found: dict[int, Target] = {}
-    for indices in first_fit(costs, token_budget):
-        steps = _targets(
-            model,
-            [samples[i] for i in indices],
-            request,
-            decoding,
-            [seeds[i] for i in indices],
-            [begun[i] for i in indices],
-        )
-        while True:
-            try:
-                grown = next(steps)
-            except StopIteration as end:
-                found.update(zip(indices, end.value, strict=True))
-                break
-            yield {indices[i]: ids for i, ids in grown.items()}
-    return _outputs(model, request.to, [found[i] for i in range(len(samples))])
+    found: dict[int, Generation] = {}
+    model.eval()
+    try:
+        for indices in first_fit(costs, token_budget):
+            chosen = [samples[i] for i in indices]
+            outputs.add(indices, chosen, [seeds[i] for i in indices], [begun[i] for i in indices])
+            while len(outputs):
+                found.update(outputs.step()[1])
+    finally:
+        model.train(was_training)
+    return [found[i] for i in range(len(samples))]
 
 
-def _targets(
-    model: "TrimodalModel",
-    samples: Sequence[Sample],
-    request: Request,
-    decoding: Decoding,
-    seeds: Sequence[int],
-    begun: Sequence[Medium | None],
-) -> Steps[list[Target]]:
-    asked = Target(request.to, torch.zeros(0, dtype=torch.int64), (0, 1), request.prompt)
-    writings = [Writing(asked, frozenset(sample.media)) for sample in samples]
-    samples = list(samples)
-    if decoding.guidance != 1:
-        samples += [replace(sample, media={}) for sample in samples]
-        writings += [Writing(asked, frozenset())] * len(writings)
-    copies = len(samples) // len(seeds)
-    if request.to is Modality.TEXT:
-        starts = [[] if text is None else text.features.tolist() for text in begun]
-        rooms = [len(start) + decoding.max_tokens for start in starts] * copies
-        prefix = Prefix(model, samples, writings, rooms)
-        texts = yield from decode_texts(prefix, starts, decoding, seeds)
-        return [
-            replace(asked, ids=torch.tensor(ids, dtype=torch.int64), grid=(len(ids), 1))
-            for ids in texts
-        ]
-    codes = _codes(model)
-    most = check_room(model, request, decoding)
-    prefix = Prefix(model, samples, writings, [most] * len(samples))
-    if request.to is Modality.VISION:
-        grids = [code_grid(model, request)] * len(seeds)
-    else:
-        lengths = model.prediction_head.lengths(prefix.last_ND[: len(seeds)]).tolist()
-        grids = [
-            (draw_length(mean, deviation, decoding, seed, most), 1)
-            for (mean, deviation), seed in zip(lengths, seeds, strict=True)
-        ]
-    empty = [codes.empty_target(request.to, grid, request.prompt) for grid in grids]
-    return (yield from decode_codes(prefix, empty, decoding, seeds))
+class Outputs:
+    """What is generated for one request, each output at a step of its own.
+
+    Others may be added between two steps, and be dropped; each is what it would be alone.
+    """
+
+    def __init__(self, model: "TrimodalModel", request: Request, decoding: Decoding) -> None:
+        """Begin with none.
+
+        Args:
+            model: with its processor, in evaluation mode.
+            request: what to generate.
+            decoding: how ids are chosen.
+
+        Raises:
+            ConfigError: the model was not trained to generate that, or lacks the tokenizer.
+            DataError: a picture of that size cannot be made of codes.
+        """
+        self._model = model
+        self._request = request
+        self.room = check_room(model, request, decoding)
+        """Ids of an output at most, beside what a text begins with."""
+        self._cache: KeyValueCache | None = None
+        self._drafts = (Texts if request.to is Modality.TEXT else Codes)(decoding)
+
+    def __len__(self) -> int:
+        """How many are not done."""
+        return len(self._drafts)
+
+    @torch.inference_mode()
+    def add(
+        self,
+        numbers: Sequence[int],
+        samples: Sequence[Sample],
+        seeds: Sequence[int],
+        begun: Sequence[Medium | None],
+    ) -> None:
+        """Compute what some more observe.
+
+        Args:
+            numbers: what they are called; no other that is not done has one of these.
+            samples: what is observed.
+            seeds: of the draws of each.
+            begun: texts that the outputs begin with.
+
+        Raises:
+            ConfigError: something else than a text is to be completed.
+            DataError: there is no question to answer.
+        """
+        if self._request.answer:
+            _check_questions(samples)
+        if self._request.to is not Modality.TEXT and any(text is not None for text in begun):
+            raise ConfigError("only a text can be completed")
+        prompt = self._request.prompt
+        asked = Target(self._request.to, torch.zeros(0, dtype=torch.int64), (0, 1), prompt)
+        writings = [Writing(asked, frozenset(sample.media)) for sample in samples]
+        observed = list(samples)
+        if self._drafts.decoding.guidance != 1:
+            observed += [replace(sample, media={}) for sample in samples]
+            writings += [Writing(asked, frozenset())] * len(samples)
+        starts = [asked.ids if text is None else text.features for text in begun]
+        copies = len(observed) // len(samples)
+        rooms = [len(start) + self.room for start in starts] * copies
+        prefix = Prefix(self._model, observed, writings, rooms, self._cache)
+        self._cache = prefix.cache
+        try:
+            if self._request.to is Modality.TEXT:
+                targets = [replace(asked, ids=ids, grid=(len(ids), 1)) for ids in starts]
+            else:
+                targets = self._masked(prefix, seeds)
+            self._drafts.begin(numbers, prefix, targets, seeds)
+        except BaseException:
+            prefix.cache.give(prefix.starts)
+            raise
+
+    def _masked(self, prefix: Prefix, seeds: Sequence[int]) -> list[Target]:
+        """Targets of the sizes that are asked for, or that the model finds, without their codes."""
+        request, codes = self._request, _codes(self._model)
+        if request.to is Modality.VISION:
+            grids = [code_grid(self._model, request)] * len(seeds)
+        else:
+            lengths = self._model.prediction_head.lengths(prefix.last_ND[: len(seeds)]).tolist()
+            grids = [
+                (draw_length(mean, deviation, self._drafts.decoding, seed, self.room), 1)
+                for (mean, deviation), seed in zip(lengths, seeds, strict=True)
+            ]
+        return [codes.empty_target(request.to, grid, request.prompt) for grid in grids]
+
+    @torch.inference_mode()
+    def step(self) -> tuple[Mapping[int, Sequence[int]], Mapping[int, Generation]]:
+        """The ids so far of outputs that changed, and the outputs that are done, by number.
+
+        Raises:
+            NumericError: the model is broken.
+        """
+        grown, done = self._drafts.step()
+        made = _outputs(self._model, self._request.to, list(done.values())) if done else []
+        return grown, dict(zip(done, made, strict=True))
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Give up those of some numbers that are not done."""
+        self._drafts.drop(numbers)
 
 
 def _outputs(model: "TrimodalModel", to: Modality, targets: Sequence[Target]) -> list[Generation]:

@@ -30,6 +30,7 @@ class Prefix:
         samples: what is observed.
         writings: of each sample, with targets that have no ids yet and one modality in all.
         rooms: ids that will be decoded at most, for each sample.
+        cache: that of other prefixes, which then can be extended together with this one.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Prefix:
         samples: Sequence[Sample],
         writings: Sequence[Writing],
         rooms: Sequence[int],
+        cache: KeyValueCache | None = None,
     ) -> None:
         self.model = model
         self.modality = writings[0].target.modality
@@ -50,17 +52,22 @@ class Prefix:
         self.lengths = [b - a for a, b in pairwise(bounds)]
         x_TD = model.enter(model.observe(batch.media), views)
         sizes = [length + room for length, room in zip(self.lengths, rooms, strict=True)]
-        self.cache = KeyValueCache(model.architecture.trunk, sizes, like=x_TD)
+        self.cache = cache or KeyValueCache(model.architecture.trunk, like=x_TD)
+        self.starts = self.cache.take(sizes)
         slots, rows = [], []
         for i, start in enumerate(bounds[:-1]):
-            slots.append(self.cache.starts[i] + np.arange(self.lengths[i]))
-            shift = self.cache.starts[i] - start
+            slots.append(self.starts[i] + np.arange(self.lengths[i]))
+            shift = self.starts[i] - start
             rows += [
                 (q0, q1, k0 + shift, k1 + shift, kind)
                 for q0, q1, k0, k1, kind in views.tokens.segments.table_S5.tolist()
                 if start <= k0 < bounds[i + 1]
             ]
-        h_TD = self._trunk(x_TD, views.tokens.positions_T2, slots, rows)
+        try:
+            h_TD = self._trunk(x_TD, views.tokens.positions_T2, slots, rows)
+        except BaseException:
+            self.cache.give(self.starts)
+            raise
         self.last_ND = h_TD[torch.tensor(bounds[1:], device=h_TD.device) - 1]
 
     def extend(
@@ -79,19 +86,7 @@ class Prefix:
             positions: (n, 2) of each, see `Target.positions`.
             keep: what comes next stands behind these ids; otherwise it replaces them.
         """
-        slots, rows, at = [], [], 0
-        for i, new in zip(sequences, ids, strict=True):
-            start, length, size = self.cache.starts[i], self.lengths[i], len(new)
-            slots.append(start + length + np.arange(size))
-            rows.append((at, at + size, start, start + length + size, Kind.FULL))
-            at += size
-            self.lengths[i] += size if keep else 0
-        device = self.model.device
-        positions_T2 = torch.from_numpy(np.concatenate(positions)).to(device)
-        x_TD = F.embedding(torch.cat(list(ids)).to(device), self.model.table)
-        kind_D = self.model.modality_embedding.weight[int(self.modality)]
-        x_TD = x_TD + kind_D + self.model.route_embedding.weight[int(Route.TARGET)]
-        return self._trunk(x_TD, positions_T2, slots, rows)
+        return extend([(self, i) for i in sequences], ids, positions, keep=keep)
 
     def _trunk(
         self,
@@ -110,6 +105,30 @@ class Prefix:
         )
         slot_T = torch.from_numpy(np.concatenate(slots)).to(device)
         return self.model.trunk(x_TD, tokens, self.cache.at(slot_T))
+
+
+def extend(
+    sequences: Sequence[tuple[Prefix, int]],
+    ids: Sequence[Tensor],
+    positions: Sequence[np.ndarray],
+    *,
+    keep: bool,
+) -> Tensor:
+    """See `Prefix.extend`; the sequences are of prefixes of one modality with one cache."""
+    first = sequences[0][0]
+    slots, rows, at = [], [], 0
+    for (prefix, i), new in zip(sequences, ids, strict=True):
+        start, length, size = prefix.starts[i], prefix.lengths[i], len(new)
+        slots.append(start + length + np.arange(size))
+        rows.append((at, at + size, start, start + length + size, Kind.FULL))
+        at += size
+        prefix.lengths[i] += size if keep else 0
+    model, device = first.model, first.model.device
+    positions_T2 = torch.from_numpy(np.concatenate(positions)).to(device)
+    x_TD = F.embedding(torch.cat(list(ids)).to(device), model.table)
+    kind_D = model.modality_embedding.weight[int(first.modality)]
+    x_TD = x_TD + kind_D + model.route_embedding.weight[int(Route.TARGET)]
+    return first._trunk(x_TD, positions_T2, slots, rows)
 
 
 def null_writing(writing: Writing) -> Writing:

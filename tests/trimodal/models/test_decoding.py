@@ -11,14 +11,8 @@ from trimodal.assembly import Writing, assemble
 from trimodal.batch import Modality, Sample, Target
 from trimodal.errors import ConfigError, NumericError
 from trimodal.models import TrimodalModel
-from trimodal.models.decoding import (
-    Decoding,
-    _draw,
-    decode_codes,
-    decode_texts,
-    draw_length,
-    finish,
-)
+from trimodal.models import decoding as module
+from trimodal.models.decoding import Codes, Decoding, Drafts, Texts, _draw, draw_length
 from trimodal.models.prefix import Prefix
 from trimodal.vocabulary import Special, Vocabulary, prompt
 
@@ -36,6 +30,28 @@ def prefix_of(
         samples = samples + [replace(sample, media={}) for sample in samples]
         writings = writings + [Writing(target, frozenset())] * len(writings)
     return Prefix(model, samples, writings, [room] * len(samples))
+
+
+def finished(drafts: Drafts) -> tuple[list[Mapping[int, Sequence[int]]], list[Target]]:
+    """What each step said, and the targets in the order of their numbers."""
+    said, done = [], {}
+    while len(drafts):
+        progress = drafts.step()
+        said.append(progress.grown)
+        done |= progress.done
+    return said, [done[i] for i in range(len(done))]
+
+
+def texts_of(
+    prefix: Prefix, begun: list[list[int]], decoding: Decoding, seeds: list[int]
+) -> tuple[list[Mapping[int, Sequence[int]]], list[list[int]]]:
+    """What each step said, and the texts."""
+    drafts = Texts(decoding)
+    ids = [torch.tensor(text, dtype=torch.int64) for text in begun]
+    targets = [Target(T, text, (len(text), 1), prompt(T)) for text in ids]
+    drafts.begin(range(len(begun)), prefix, targets, seeds)
+    said, done = finished(drafts)
+    return said, [target.ids.tolist() for target in done]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +174,7 @@ def test_greedy_texts_are_those_of_uncached_forwards(
     begun = [[], [start + 7], [start + 9, start + 3], []]
     decoding = replace(GREEDY, guidance=guidance)
     prefix = prefix_of(lively, conditions[:4], T, 8, guided=guidance != 1)
-    found = finish(decode_texts(prefix, begun, decoding, seeds=[0] * 4))
+    _, found = texts_of(prefix, begun, decoding, [0] * 4)
     expected = [
         by_hand(lively, sample, text, guidance)
         for sample, text in zip(conditions[:4], begun, strict=True)
@@ -176,14 +192,14 @@ def test_a_text_stops_at_its_end(lively: TrimodalModel, conditions: list[Sample]
     lively.table[int(Special.END_TEXT)] *= 6
     decoding = Decoding(max_tokens=12, temperature=1.0)
     prefix = prefix_of(lively, conditions, T, 12, guided=False)
-    found = finish(decode_texts(prefix, [[]] * 9, decoding, seeds=list(range(9))))
+    _, found = texts_of(prefix, [[]] * 9, decoding, list(range(9)))
     lengths = {len(text) for text in found}
     assert len(lengths) > 2
     assert min(lengths) < 12
     assert not any(Special.END_TEXT in text for text in found)
     for i, sample in enumerate(conditions):
         alone = prefix_of(lively, [sample], T, 12, guided=False)
-        assert finish(decode_texts(alone, [[]], decoding, seeds=[i])) == [found[i]]
+        assert texts_of(alone, [[]], decoding, [i])[1] == [found[i]]
 
 
 @torch.no_grad()
@@ -201,13 +217,15 @@ def test_only_what_the_tokenizers_know_is_drawn(
     assert pieces < text.size
     lively.table[text.start + pieces : text.start + text.size] *= 20
     prefix = prefix_of(lively, conditions, T, 8, guided=False)
-    found = finish(decode_texts(prefix, [[]] * 9, Decoding(max_tokens=8), seeds=list(range(9))))
+    _, found = texts_of(prefix, [[]] * 9, Decoding(max_tokens=8), list(range(9)))
     assert max(max(text) for text in found if text) < text.start + pieces
     tokenizer.config = replace(tokenizer.config, levels=(2, 3))
     lively.table[speech.start + 6 : speech.start + speech.size] *= 20
     prefix = prefix_of(lively, conditions, S, 5, guided=False)
     empty = [codes.empty_target(S, (5, 1), prompt(S))] * 9
-    made = finish(decode_codes(prefix, empty, Decoding(), seeds=list(range(9))))
+    drafts = Codes(Decoding())
+    drafts.begin(range(9), prefix, empty, list(range(9)))
+    _, made = finished(drafts)
     ids = torch.stack([target.ids for target in made]) - speech.start
     assert (ids >= 0).all()
     assert ids.max() < 6
@@ -228,31 +246,26 @@ def test_codes_are_filled_in_along_a_cosine(
     guidance: float,
 ) -> None:
     seen: list[list[torch.Tensor]] = []
-    extend = Prefix.extend
+    extend = module.extend
 
     def recorded(
-        self: Prefix,
-        sequences: list[int],
+        sequences: list[tuple[Prefix, int]],
         ids: list[torch.Tensor],
         positions: list[np.ndarray],
         *,
         keep: bool,
     ) -> torch.Tensor:
         seen.append([i.clone() for i in ids])
-        return extend(self, sequences, ids, positions, keep=keep)
+        return extend(sequences, ids, positions, keep=keep)
 
-    monkeypatch.setattr(Prefix, "extend", recorded)
+    monkeypatch.setattr(module, "extend", recorded)
     size, mask = grid[0] * grid[1], Vocabulary.mask_id(modality)
     empty = Target(modality, torch.full((size,), mask), grid, prompt(modality))
     prefix = prefix_of(lively, conditions[:3], modality, size, guided=guidance != 1)
     decoding = Decoding(steps=steps, guidance=guidance)
-    shown: list[Mapping[int, Sequence[int]]] = []
-    work = decode_codes(prefix, [empty] * 3, decoding, seeds=[0, 1, 2])
-    try:
-        while True:
-            shown.append(next(work))
-    except StopIteration as end:
-        made = end.value
+    drafts = Codes(decoding)
+    drafts.begin(range(3), prefix, [empty] * 3, [0, 1, 2])
+    shown, made = finished(drafts)
     start, count = lively.vocabulary.range_of(modality)
     for i, target in enumerate(made):
         assert target.grid == grid
@@ -280,15 +293,12 @@ def test_codes_are_filled_in_along_a_cosine(
 def test_each_step_says_which_texts_grew(lively: TrimodalModel, conditions: list[Sample]) -> None:
     lively.table[int(Special.END_TEXT)] *= 6
     prefix = prefix_of(lively, conditions, T, 12, guided=False)
-    steps = decode_texts(prefix, [[]] * 9, Decoding(max_tokens=12), seeds=list(range(9)))
-    sizes, texts = dict.fromkeys(range(9), 0), None
-    while texts is None:
-        try:
-            for i, ids in next(steps).items():
-                sizes[i] += 1
-                assert len(ids) == sizes[i]
-        except StopIteration as end:
-            texts = end.value
+    said, texts = texts_of(prefix, [[]] * 9, Decoding(max_tokens=12), list(range(9)))
+    sizes = dict.fromkeys(range(9), 0)
+    for grown in said:
+        for i, ids in grown.items():
+            sizes[i] += 1
+            assert len(ids) == sizes[i]
     assert [len(text) for text in texts] == list(sizes.values())
 
 
@@ -299,4 +309,4 @@ def test_numbers_that_are_not_finite_are_refused(
     lively.table[lively.vocabulary.text.start + 3] = math.nan
     prefix = prefix_of(lively, conditions[:1], T, 4, guided=False)
     with pytest.raises(NumericError):
-        finish(decode_texts(prefix, [[]], Decoding(), seeds=[0]))
+        texts_of(prefix, [[]], Decoding(), [0])

@@ -8,15 +8,16 @@ import torch
 from trimodal.batch import Modality, Sample
 from trimodal.errors import ConfigError, DataError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
-from trimodal.models.decoding import Decoding, finish
+from trimodal.models.decoding import Decoding, Texts
 from trimodal.models.generation import (
     Generation,
+    Outputs,
     Request,
     default_decoding,
     generate,
-    generate_steps,
     modality_of,
 )
+from trimodal.models.prefix import Prefix
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
 from trimodal.testing import (
@@ -26,6 +27,7 @@ from trimodal.testing import (
     tiny_tokenizers,
 )
 from trimodal.tokenizers import Tokenizers
+from trimodal.vocabulary import Special
 
 V, T, S = Modality
 PICTURE = np.full((8, 12, 3), 90, dtype=np.uint8)
@@ -99,20 +101,59 @@ def test_a_seed_decides_the_draws(lively: TrimodalModel, conditions: list[Sample
         assert first[1] != other[1]
 
 
-def test_steps_report_the_texts_that_grew(lively: TrimodalModel, conditions: list[Sample]) -> None:
-    """By the place among the samples, whichever bin they are in."""
-    arguments = (lively, conditions, Request(to=T), SHORT, list(range(9)))
-    expected = ids_of(generate(*arguments))
+@pytest.mark.parametrize("to", Modality)
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@torch.no_grad()
+def test_outputs_that_join_at_any_step_are_what_they_are_alone(
+    lively: TrimodalModel, conditions: list[Sample], to: Modality, guidance: float
+) -> None:
+    """Some leave, some end, and others come and take their rooms, each at a step of its own."""
+    lively.table[int(Special.END_TEXT)] *= 4
+    request, decoding = Request(to=to), replace(SHORT, guidance=guidance, max_tokens=9)
+    expected = ids_of(generate(lively, conditions, request, decoding, list(range(9))))
+    outputs = Outputs(lively, request, decoding)
+    joins = {0: [0, 1], 1: [2], 2: [3, 4, 5], 4: [6], 5: [7, 8]}
     seen: dict[int, list[int]] = {}
-    steps, ids = generate_steps(*arguments, token_budget=150), None
-    while ids is None:
-        try:
-            seen.update({i: list(text) for i, text in next(steps).items()})
-        except StopIteration as end:
-            ids = ids_of(end.value)
-    assert ids == expected
-    assert [seen.get(i, []) for i in range(9)] == expected
-    assert ids_of(finish(generate_steps(*arguments))) == expected
+    found: dict[int, list[int]] = {}
+    for step in range(30):
+        numbers = joins.get(step, [])
+        if numbers:
+            samples = [conditions[i] for i in numbers]
+            outputs.add(numbers, samples, numbers, [None] * len(numbers))
+        if step == 3:
+            outputs.drop([1, 4])
+        if len(outputs):
+            grown, done = outputs.step()
+            seen |= {i: list(ids) for i, ids in grown.items()}
+            found |= {i: one.target.ids.tolist() for i, one in done.items()}
+    gone = {1, 4} - found.keys()
+    assert found == {i: ids for i, ids in enumerate(expected) if i not in gone}
+    assert 1 in gone or len(expected[1]) <= 3
+    assert all(seen.get(i, []) == ids for i, ids in found.items())
+    assert outputs._cache is not None
+    assert outputs._cache.take([1]) == [0], "every room is given back"
+
+
+def test_what_cannot_be_added_takes_no_room(
+    lively: TrimodalModel, conditions: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = Outputs(lively, Request(to=T), SHORT)
+    outputs.add([0], conditions[:1], [0], [None])
+    cache = outputs._cache
+    assert cache is not None
+    rooms = dict(cache._rooms)
+    for broken in (Prefix, Texts):
+        name = {Prefix: "_trunk", Texts: "_entered"}[broken]
+
+        def fail(*_: Any) -> None:
+            raise RuntimeError("broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(broken, name, fail)
+            with pytest.raises(RuntimeError, match="broken"):
+                outputs.add([1, 2], conditions[1:3], [1, 2], [None] * 2)
+        assert cache._rooms == rooms
+        assert len(outputs) == 1
 
 
 def test_outputs_are_what_they_are_called(model: TrimodalModel) -> None:
