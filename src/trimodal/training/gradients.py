@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trimodal.batch import Batch
 from trimodal.config import RunConfig
@@ -42,6 +43,7 @@ class StepGradients:
         self.model = model
         self.bare: TrimodalModel = accelerator.unwrap_model(model)
         self.config = config
+        self._laid_out = not isinstance(model, DistributedDataParallel)
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Add the gradients of one step to the parameters.
@@ -49,6 +51,8 @@ class StepGradients:
         Returns:
             The losses of the whole step over all ranks, by name; `loss` is their weighted sum.
         """
+        if not self._laid_out:
+            self._lay_out(batches[0])
         own = [*(float(n) for n in predicted_counts(batches)), *by_rank(len(batches))]
         sums = sum_over_ranks(own, self.accelerator.device)
         counts = {name: count for name, count in zip(NAMES, sums, strict=False) if count}
@@ -84,6 +88,19 @@ class StepGradients:
             for name, loss in predictions.items():
                 shares[name] = shares.get(name, 0.0) + float(loss.detach())
         return self._summed(shares, counts)
+
+    def _lay_out(self, batch: Batch) -> None:
+        """Have the buckets of gradients laid out before a first step, in an order of no data's.
+
+        They are laid out once, in the order in which the first gradients are there, and more than
+        two ranks add in an order that depends on it: without this the first step after a resume
+        would differ in its last bits from the same step of a run that went on.
+        """
+        self._forward(_nothing(batch))
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        torch.stack([parameter.sum() * 0 for parameter in trained]).sum().backward()
+        self.model.zero_grad()
+        self._laid_out = True
 
     def _forward(self, batch: Batch) -> TrimodalOutput:
         return self.model(**batch.inputs())
