@@ -15,6 +15,8 @@ from trimodal_serving.errors import ServingError
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 1 << 16
 """Of a request's head, of what stands between two pieces of its body, and of what follows it."""
+PIPELINED = 16
+"""Requests of one connection that wait for the answer to another."""
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -27,6 +29,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _in_head = True
+    _in_message = False
+    _head_bytes = 0
     _pending = 0
     """Bytes since the parser understood something that counts elsewhere."""
     _progress = False
@@ -42,8 +46,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         self._pending = 0 if self._progress else self._pending + len(data)
         if self._pending > HEAD_BYTES:
-            message = f"the head of the request has more than {HEAD_BYTES} bytes"
-            self._refuse(ServingError(431, "head_too_large", message))
+            self._refuse(_head_too_large())
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,20 +56,49 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP; called by uvicorn."""
-        self._refuse(ServingError(400, "bad_http", "the request is not valid HTTP/1.1"))
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(_head_too_large())
+        else:
+            self._refuse(ServingError(400, "bad_http", "the request is not valid HTTP/1.1"))
 
     def on_message_begin(self) -> None:
         """A head begins; called by the parser, as are those below."""
-        self._in_head = True
+        self._in_head = self._in_message = True
+        self._head_bytes = 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target.
+
+        Raises:
+            ValueError: the head is too large; the parser makes a refusal of it.
+        """
+        self._count(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; one that stands behind the body is passed over."""
+        """A header; one that stands behind the body is passed over.
+
+        Raises:
+            ValueError: the head is too large.
+        """
         if self._in_head:
+            self._count(len(name) + len(value) + 4)  # a colon, a space, and the end of the line
             super().on_header(name, value)
 
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            raise ValueError("a head that is too large")
+
     def on_headers_complete(self) -> None:
-        """A head is complete."""
+        """A head is complete.
+
+        Raises:
+            ValueError: too many requests wait already.
+        """
+        if len(self.pipeline) >= PIPELINED:
+            raise ValueError("too many requests at once")
         self._in_head = False
         self._progress = True
         super().on_headers_complete()
@@ -79,11 +111,18 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is complete."""
         self._progress = True
+        self._in_message = False
         super().on_message_complete()
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
+        elif self.cycle is not None and not self._in_message:
+            self._stop()
+            if self.timeout_keep_alive_task is None:  # the end of a body came behind its answer
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self._expire)
 
@@ -100,7 +139,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop()
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if not self.pipeline and not (answering and self.cycle.response_started):
             body = json.dumps(error.envelope())
             head = (
                 f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
@@ -110,3 +150,8 @@ class BoundedConnection(HttpToolsProtocol):
             )
             self.transport.write((head + body).encode())
         self.transport.close()
+
+
+def _head_too_large() -> ServingError:
+    message = f"the head of the request has more than {HEAD_BYTES} bytes"
+    return ServingError(431, "head_too_large", message)

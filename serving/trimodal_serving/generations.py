@@ -43,6 +43,8 @@ class _Batch:
     kind: "tuple[Request, Decoding]"
     composition: Composition
     jobs: dict[int, _Job] = field(default_factory=dict)
+    is_open: bool = True
+    """Whether others may join; not where an output that fails is looked for."""
 
     @property
     def held(self) -> int:
@@ -85,6 +87,8 @@ class Generations:
         self._numbers = itertools.count()
         self._spent: dict[Flow, float] = {}
         """Seconds of the flows that have batches, those that came later begin with the least."""
+        self._done_cost, self._done_seconds = 0, 0.0
+        """Of outputs that were not reported yet; one that ended early says little by itself."""
 
     @property
     def busy(self) -> bool:
@@ -113,31 +117,36 @@ class Generations:
 
     async def turn(self) -> None:
         """One step of one batch."""
+        self._leave()
         self._place()
         if not self._batches:  # all were cancelled a moment ago; their callbacks take them out
             await asyncio.sleep(0)
             return
-        batch = self._next()
+        batch, flow = self._next()
         self._batches.remove(batch)
-        left = [number for number, job in batch.jobs.items() if job.future.done()]
-        batch.composition.drop(left)
-        for number in left:
-            del batch.jobs[number]
-        if not batch.jobs:
-            return
         self._batches.append(batch)
         start = time.monotonic()
-        loop = asyncio.get_running_loop()
-        outcome = await loop.run_in_executor(self._executor, batch.composition.step)
-        self._charge(batch, time.monotonic() - start)
+        try:
+            loop = asyncio.get_running_loop()
+            outcome = await loop.run_in_executor(self._executor, batch.composition.step)
+        except Exception as error:  # whatever it is, those that wait for others must not wait on
+            outcome = Outcome(failed=list(batch.jobs), error=error)
+        seconds = time.monotonic() - start
+        # whoever shares the batch rides along: a step is for the one that was next
+        self._spent[flow] += seconds * PRICES[flow[0]]
+        for job in batch.jobs.values():
+            job.seconds += seconds / len(batch.jobs)
         self._take(batch, outcome)
 
-    def _charge(self, batch: _Batch, seconds: float) -> None:
-        """All that were in a step had an equal share of it."""
-        share = seconds / len(batch.jobs)
-        for job in batch.jobs.values():
-            job.seconds += share
-            self._spent[job.flow] += share * PRICES[job.flow[0]]
+    def _leave(self) -> None:
+        """Drop what nobody waits for any more."""
+        for batch in list(self._batches):
+            left = [number for number, job in batch.jobs.items() if job.future.done()]
+            batch.composition.drop(left)
+            for number in left:
+                del batch.jobs[number]
+            if not batch.jobs:
+                self._batches.remove(batch)
 
     def _take(self, batch: _Batch, outcome: Outcome) -> None:
         for number, ids in outcome.grown.items():
@@ -146,33 +155,40 @@ class Generations:
                 job.told(ids)
         for number, result in outcome.done.items():
             job = batch.jobs.pop(number)
-            self._observe(job.task.cost, job.seconds)
+            self._done_cost += job.task.cost
+            self._done_seconds += job.seconds
             _deliver(job, result)
         if outcome.failed:
             self._split([batch.jobs.pop(number) for number in outcome.failed], outcome.error)
         if not batch.jobs:
             self._batches.remove(batch)
+        if self._done_cost and (not batch.jobs or self._done_cost >= self._token_budget):
+            self._observe(self._done_cost, self._done_seconds)
+            self._done_cost, self._done_seconds = 0, 0.0
 
     def _place(self) -> None:
         """Let those that wait join or begin batches, in their order, until one has to wait.
 
         Nobody overtakes whoever has to wait, so batches that others would join for ever come to
-        their end, and there is room.
+        their end, and there is room; but a flow that has no batch may still begin one.
         """
         flows = {flow for batch in self._batches for flow in batch.flows}
         self._spent = {flow: spent for flow, spent in self._spent.items() if flow in flows}
-        for number, job in list(self._jobs.waiting()):
-            if job.future.done():
+        blocked = False
+        for number, job in self._jobs.waiting():
+            if job.future.done() or (blocked and job.flow in self._spent):
                 continue
-            batch = self._room(job)
+            batch = None if blocked else self._room(job)
             if batch is None and not self._may_begin(job.flow):
-                return
+                blocked = True
+                continue
             self._jobs.take([number])
             self._join(batch or self._begun(job.task.kind), [job])
 
     def _room(self, job: _Job) -> _Batch | None:
         for batch in self._batches:
-            if batch.kind == job.task.kind and batch.held + job.task.held <= self._token_budget:
+            fits = batch.held + job.task.held <= self._token_budget
+            if batch.is_open and batch.kind == job.task.kind and fits:
                 return batch
         return None
 
@@ -180,8 +196,8 @@ class Generations:
         most = MOST_BATCHES if flow in self._spent else 2 * MOST_BATCHES
         return len(self._batches) < most
 
-    def _begun(self, kind: "tuple[Request, Decoding]") -> _Batch:
-        batch = _Batch(kind, self._compose(kind))
+    def _begun(self, kind: "tuple[Request, Decoding]", *, is_open: bool = True) -> _Batch:
+        batch = _Batch(kind, self._compose(kind), is_open=is_open)
         self._batches.append(batch)
         return batch
 
@@ -192,10 +208,15 @@ class Generations:
         for job in jobs:
             self._spent.setdefault(job.flow, min(self._spent.values(), default=0.0))
 
-    def _next(self) -> _Batch:
+    def _next(self) -> tuple[_Batch, Flow]:
         """The batch that waits longest, of those with an output whose flow had the least."""
-        spent = [min(self._spent[flow] for flow in batch.flows) for batch in self._batches]
-        return self._batches[spent.index(min(spent))]
+        least = min(self._spent[flow] for batch in self._batches for flow in batch.flows)
+        return next(
+            (batch, flow)
+            for batch in self._batches
+            for flow in batch.flows
+            if self._spent[flow] == least
+        )
 
     def _split(self, jobs: Sequence[_Job], error: Exception | None) -> None:
         """Try the halves of what failed once more, until the output that fails is alone."""
@@ -204,7 +225,7 @@ class Generations:
             _deliver(jobs[0], failure(error))
             return
         for part in (jobs[:half], jobs[half:]):
-            self._join(self._begun(part[0].task.kind), part)
+            self._join(self._begun(part[0].task.kind, is_open=False), part)
 
 
 def _deliver(job: _Job, result: "Generation | ServingError") -> None:

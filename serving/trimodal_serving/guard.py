@@ -79,7 +79,8 @@ class Guard:
         visit = Visit(_request_id(headers), route_of(path))
         answer = _Answer(send, visit)
         start = time.monotonic()
-        keeps = _is_small(headers)  # while nobody has begun to read the body
+        # while nobody has begun to read the body
+        keeps = scope.get("http_version", "1.1") == "1.1" and _is_small(headers)
         try:
             visit.caller = caller = self._access.enter(path, scope["headers"])
             caller.request_id = visit.request_id
@@ -206,9 +207,11 @@ class _Answer:
 
 
 def _is_small(headers: dict[str, str]) -> bool:
-    """Whether the body is declared as a short one that comes without being asked for."""
+    """Whether the body is declared as a short one, behind which the connection can go on."""
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers or "expect" in headers:
+        return False
+    if "close" in headers.get("connection", "").lower():
         return False
     return re.fullmatch("[0-9]{1,5}", length) is not None and int(length) <= SKIPPED_BYTES
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from trimodal_serving.errors import ServingError
 
+LONGEST = 300
+"""Characters of a host with its port."""
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9.\-]{1,253}))(?::[0-9]{1,5})?")
 
 
@@ -59,7 +61,11 @@ def check_site(path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise ServingError(403, "foreign_origin", "this server answers no page but its own")
 
 
-@lru_cache(1024)
 def _is_local(authority: str) -> bool:
+    return len(authority) <= LONGEST and _is_own(authority)
+
+
+@lru_cache(1024)
+def _is_own(authority: str) -> bool:
     found = _AUTHORITY.fullmatch(authority)
     return found is not None and is_loopback(found[1] or found[2])

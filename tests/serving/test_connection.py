@@ -122,9 +122,10 @@ def test_a_request_in_progress_has_no_deadline_of_its_head(
         b"GET /" + b"x" * 400_000,
         HEAD + b"x-long: " + b"x" * 400_000,
         HEAD + b"x: y\r\n" * 100_000,
+        HEAD + b"x: y\r\n" * 20_000 + b"\r\n",
         HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"x: y\r\n" * 200_000,
     ],
-    ids=["target", "header", "headers", "trailers"],
+    ids=["target", "header", "headers", "whole", "trailers"],
 )
 def test_a_head_is_bounded(connection: socket.socket, base_url: str, sent: bytes) -> None:
     with contextlib.suppress(ConnectionError):  # the answer comes before all is sent
@@ -134,6 +135,35 @@ def test_a_head_is_bounded(connection: socket.socket, base_url: str, sent: bytes
         assert head.startswith(b"HTTP/1.1 431 ")
         assert error["code"] == "head_too_large"
     assert httpx.get(f"{base_url}/livez").status_code == 200
+
+
+def test_few_requests_wait_behind_another(connection: socket.socket, base_url: str) -> None:
+    with contextlib.suppress(ConnectionError):
+        connection.sendall((HEAD + b"\r\n") * 5_000)
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := connection.recv(65_536):
+            answer += chunk
+    assert answer.count(b'{"status":"live"}') < 100
+    assert httpx.get(f"{base_url}/livez").status_code == 200
+
+
+def test_the_end_of_a_body_behind_its_refusal_starts_no_deadline(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Any], scripted: Any
+) -> None:
+    def door() -> None:
+        raise ServingError(429, "queue_full", "full", retry_after=1)
+
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
+    with serve(Engine(lambda: scripted), door=door) as server, connected(server.url) as connection:
+        connection.sendall(
+            b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\n\r\n"
+        )
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 429 ")
+        connection.sendall(b"abc")
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
 
 
 def test_a_trailer_is_passed_over(connection: socket.socket) -> None:

@@ -88,6 +88,7 @@ def test_a_declared_length_is_refused_before_anything_is_read() -> None:
         ({"content-length": "-1"}, False),
         ({"content-length": "5", "expect": "100-continue"}, False),
         ({"transfer-encoding": "chunked"}, False),
+        ({"content-length": "5", "connection": "Close"}, False),
     ],
 )
 def test_a_connection_is_kept_if_what_is_refused_at_the_door_is_short(

@@ -61,7 +61,11 @@ class KeyValueCache:
             start = self._gap(room)
             self._rooms[start] = room
             starts.append(start)
-        self._reach(max((start + self._rooms[start] for start in starts), default=0))
+        try:
+            self._reach(max((start + self._rooms[start] for start in starts), default=0))
+        except BaseException:
+            self.give(starts)
+            raise
         return starts
 
     def give(self, starts: Iterable[int]) -> None:
@@ -82,9 +86,11 @@ class KeyValueCache:
         if slots <= self.num_slots:
             return
         more = max(slots, int(GROWTH * self.num_slots)) - self.num_slots
-        for memories in (self.keys, self.values):
-            for i, old in enumerate(memories):
-                memories[i] = torch.cat([old, old.new_zeros((more, *old.shape[1:]))])
+        grown = [  # all or none, should there be no memory for it
+            [torch.cat([old, old.new_zeros((more, *old.shape[1:]))]) for old in memories]
+            for memories in (self.keys, self.values)
+        ]
+        self.keys, self.values = grown
 
     def at(self, slot_T: Tensor) -> list[Memory]:
         """For each block, where the tokens that are computed now are to be put."""

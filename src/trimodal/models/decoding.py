@@ -110,10 +110,12 @@ class Drafts:
         """
         size = len(numbers)
         last_ND = self._entered(prefix, targets)
+        begun = {}
         for i, number in enumerate(numbers):
             copies = list(range(i, len(last_ND), size))
             sequences = [(prefix, copy) for copy in copies]
-            self._drafts[number] = _Draft(sequences, targets[i], seeds[i], last_ND[copies])
+            begun[number] = _Draft(sequences, targets[i], seeds[i], last_ND[copies])
+        self._drafts.update(begun)
 
     def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
         """The outputs (N, D) behind what the targets begin with."""
