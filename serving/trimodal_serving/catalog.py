@@ -6,14 +6,12 @@ catalog = Catalog({"demo": service, "scenes": other}); model = await catalog.of(
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimodal_serving.errors import ServingError, model_not_found
 from trimodal_serving.fields import SMALL_BYTES, parse_json
 from trimodal_serving.forms import parse_form
-
-if TYPE_CHECKING:
-    from trimodal_serving.service import Service
+from trimodal_serving.service import Service, all_started
 
 
 @dataclass(frozen=True)
@@ -22,13 +20,13 @@ class Model:
 
     name: str
     """What clients call it."""
-    service: "Service"
+    service: Service
 
 
 class Catalog:
     """One model or several; the first answers where a request has no word for a model."""
 
-    def __init__(self, services: "Mapping[str, Service]") -> None:
+    def __init__(self, services: Mapping[str, Service]) -> None:
         """Remember them; nothing happens before `start`.
 
         Args:
@@ -79,14 +77,7 @@ class Catalog:
 
     async def start(self) -> None:
         """Load all models; see `Service.start` for what is raised."""
-        starting = [asyncio.create_task(model.service.start()) for model in self.models]
-        try:
-            await asyncio.gather(*starting)
-        except BaseException:
-            for task in starting:
-                task.cancel()
-            await asyncio.wait(starting)
-            raise
+        await all_started(model.service.start() for model in self.models)
 
     def check(self) -> None:
         """Return if all models answer.

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Outcome, Task, failure
@@ -25,6 +25,7 @@ MOST_BATCHES = 4
 """Batches that take turns; each holds the keys and values of a token budget at most. A tenant that
 has none may have one more."""
 
+T = TypeVar("T")
 Told = Callable[[Sequence[int]], None]
 
 
@@ -157,7 +158,7 @@ class Generations:
             job = batch.jobs.pop(number)
             self._done_cost += job.task.cost
             self._done_seconds += job.seconds
-            _deliver(job, result)
+            deliver(job.future, result)
         if outcome.failed:
             self._split([batch.jobs.pop(number) for number in outcome.failed], outcome.error)
         if not batch.jobs:
@@ -222,16 +223,17 @@ class Generations:
         """Try the halves of what failed once more, until the output that fails is alone."""
         half = len(jobs) // 2
         if half == 0:
-            _deliver(jobs[0], failure(error))
+            deliver(jobs[0].future, failure(error))
             return
         for part in (jobs[:half], jobs[half:]):
             self._join(self._begun(part[0].task.kind, is_open=False), part)
 
 
-def _deliver(job: _Job, result: "Generation | ServingError") -> None:
-    if job.future.done():
+def deliver(future: asyncio.Future[T], result: T | ServingError) -> None:
+    """Tell whoever waits for a result, if it still does."""
+    if future.done():
         return
     if isinstance(result, ServingError):
-        job.future.set_exception(result)
+        future.set_exception(result)
     else:
-        job.future.set_result(result)
+        future.set_result(result)

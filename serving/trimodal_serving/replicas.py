@@ -11,6 +11,7 @@ from trimodal_serving.backend import Setting
 from trimodal_serving.meter import Meter
 from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.remote import RemoteEngine
+from trimodal_serving.service import all_started
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,14 +83,7 @@ class Replicas:
 
     async def start(self) -> None:
         """Start all processes; see `RemoteEngine.start` for what is raised."""
-        starting = [asyncio.create_task(engine.start()) for engine in self.engines]
-        try:
-            await asyncio.gather(*starting)
-        except BaseException:
-            for task in starting:
-                task.cancel()
-            await asyncio.wait(starting)
-            raise
+        await all_started(engine.start() for engine in self.engines)
 
     def is_ready(self) -> bool:
         """Whether requests are answered."""

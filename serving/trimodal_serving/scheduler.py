@@ -18,7 +18,7 @@ from trimodal.batch import Sample
 from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Task
 from trimodal_serving.errors import ServingError, internal
-from trimodal_serving.generations import Generations, Told
+from trimodal_serving.generations import Generations, Told, deliver
 from trimodal_serving.inputs import Input
 from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.turns import Turns
@@ -202,7 +202,8 @@ class Scheduler:
         except Exception as error:
             results = [internal(cause=error) for _ in batch]
         self._measure(batch, start, time.monotonic() - start)
-        _deliver(batch, results)
+        for job, result in zip(batch, results, strict=True):
+            deliver(job.future, result)
         self._running = []
 
     def _measure(self, batch: Sequence[_Job], start: float, seconds: float) -> None:
@@ -217,16 +218,6 @@ class Scheduler:
         self._meter("inference_seconds", seconds)
         self._meter("batch_items", len(batch))
         self._meter("batch_fill_ratio", tokens / self._token_budget)
-
-
-def _deliver(batch: Sequence[_Job], results: Results) -> None:
-    for job, result in zip(batch, results, strict=True):
-        if job.future.done():
-            continue
-        if isinstance(result, ServingError):
-            job.future.set_exception(result)
-        else:
-            job.future.set_result(result)
 
 
 async def in_order(

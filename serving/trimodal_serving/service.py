@@ -3,8 +3,9 @@
 embeddings = await service.embed(inputs)
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,3 +75,15 @@ class Service(Protocol):
     async def close(self) -> None:
         """Take nothing in any more, let what is inside finish for a while, then stop."""
         ...
+
+
+async def all_started(starts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for several starts; if one fails, the others are given up and its error is raised."""
+    starting = [asyncio.create_task(start) for start in starts]
+    try:
+        await asyncio.gather(*starting)
+    except BaseException:
+        for task in starting:
+            task.cancel()
+        await asyncio.wait(starting)
+        raise

@@ -5,6 +5,7 @@ while len(drafts): grown, done = drafts.step()
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -76,7 +77,7 @@ class _Draft:
     step: int = 0
 
 
-class Drafts:
+class Drafts(ABC):
     """Outputs of one modality and one decoding, each at a step of its own.
 
     Others may begin between two steps, and be dropped; what becomes of one does not depend on its
@@ -117,17 +118,17 @@ class Drafts:
             begun[number] = _Draft(sequences, targets[i], seeds[i], last_ND[copies])
         self._drafts.update(begun)
 
+    @abstractmethod
     def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
         """The outputs (N, D) behind what the targets begin with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self) -> Progress:
         """Go on with all of them.
 
         Raises:
             NumericError: the model is broken.
         """
-        raise NotImplementedError
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Give up those of some numbers that are not done."""
