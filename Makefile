@@ -122,7 +122,7 @@ browser: ## install Chromium, if there is none and apt may; the tests of the pla
 	echo "make: there is no Chromium, the tests of the playground are skipped" >&2
 
 faults: $(READY) ## the full tier of injected faults: runs killed fifty times
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults -m faults
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults tests/integration -m faults
 
 gpu: ## tests, benchmarks and a report on one GPU; uses the Python that is there, installs nothing
 	@$(PYTHON) benchmarks/gpu.py

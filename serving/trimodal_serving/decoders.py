@@ -1,4 +1,4 @@
-"""Threads in which texts are tokenised and media are opened.
+"""Threads in which texts are tokenised and media become numbers; processes open their files.
 
 samples = await decoders.samples(inputs, processor)
 """
@@ -19,9 +19,10 @@ from trimodal.config import ModelConfig
 from trimodal.errors import DataError
 from trimodal_serving.caller import Priority, current
 from trimodal_serving.errors import ServingError, internal, rejected
-from trimodal_serving.inputs import Input, Keep, Source
+from trimodal_serving.inputs import Input, Keep
 from trimodal_serving.media import TokenIds, invalid
 from trimodal_serving.meter import Meter, unmeasured
+from trimodal_serving.openers import Openers
 from trimodal_serving.scheduler import in_order
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
@@ -49,6 +50,7 @@ class Decoders:
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._num_decoders = min(4, os.cpu_count() or 1)
         self._decoders = ThreadPoolExecutor(self._num_decoders, thread_name_prefix="decode")
+        self._openers = Openers()
 
     async def samples(
         self, inputs: Sequence[Input], processor: "TrimodalProcessor"
@@ -60,7 +62,7 @@ class Decoders:
         """
         start = time.monotonic()
         if len(inputs) == 1 and _is_short(inputs[0]):
-            samples = _samples(inputs, processor)
+            samples = self._samples(inputs, processor)
             self._meter("decode_seconds", time.monotonic() - start)
             return samples
         loop = asyncio.get_running_loop()
@@ -71,7 +73,7 @@ class Decoders:
             is_text = _is_text(chunk[0])
             executor = self._tokenizer if is_text else self._decoders
             async with turns, self._turn(is_text):
-                return await loop.run_in_executor(executor, _samples, chunk, processor)
+                return await loop.run_in_executor(executor, self._samples, chunk, processor)
 
         chunks = [asyncio.create_task(decode(chunk)) for chunk in _chunks(inputs)]
         try:
@@ -100,6 +102,37 @@ class Decoders:
         """Begin nothing any more."""
         for executor in (self._tokenizer, self._decoders):
             executor.shutdown(wait=False, cancel_futures=True)
+        self._openers.close()
+
+    def _samples(self, inputs: Sequence[Input], processor: "TrimodalProcessor") -> list[Sample]:
+        return [self._sample(item, processor) for item in inputs]
+
+    def _sample(self, item: Input, processor: "TrimodalProcessor") -> Sample:
+        try:
+            media = {m: self._medium(m, item, processor) for m in item.media}
+        except ServingError as error:
+            raise error.at(item.where) from None
+        except DataError as error:
+            raise rejected(error, item.where) from None
+        except Exception as error:
+            raise internal(item.where) from error
+        return Sample(item.where, media, 0)
+
+    def _medium(self, modality: Modality, item: Input, processor: "TrimodalProcessor") -> Medium:
+        source = item.media[modality]
+        if isinstance(source, TokenIds):
+            return processor.text.of_pieces(source.ids)
+        if isinstance(source, str):
+            return _text(source, item.keep, processor)
+        data, config = source.decode(), processor.config
+        if modality is Modality.VISION:
+            opened = self._openers.picture(data, config.vision_input.max_pixels)
+        else:
+            opened = self._openers.recording(data, config.speech_input.max_seconds)
+        medium = processor.medium(modality, opened)
+        if not medium.features.isfinite().all():
+            raise invalid(modality, "holds numbers too large to compute with")
+        return medium
 
 
 def check_lengths(inputs: Sequence[Input], max_text_tokens: int) -> None:
@@ -148,32 +181,8 @@ def most_tokens(item: Input, architecture: ModelConfig) -> int:
     return tokens * (1 + (len(item.media) > 1))
 
 
-def _samples(inputs: Sequence[Input], processor: "TrimodalProcessor") -> list[Sample]:
-    samples = []
-    for item in inputs:
-        try:
-            media = {m: _medium(m, one, processor, item.keep) for m, one in item.media.items()}
-        except ServingError as error:
-            raise error.at(item.where) from None
-        except DataError as error:
-            raise rejected(error, item.where) from None
-        except Exception as error:
-            raise internal(item.where) from error
-        samples.append(Sample(item.where, media, 0))
-    return samples
-
-
-def _medium(
-    modality: Modality, source: Source, processor: "TrimodalProcessor", keep: Keep | None
-) -> Medium:
-    if isinstance(source, TokenIds):
-        return processor.text.of_pieces(source.ids)
-    if isinstance(source, str):
-        if keep is None:
-            return processor.medium(modality, source)
-        most = MAX_CHARACTERS * processor.config.max_text_tokens  # what is beyond cannot remain
-        return processor.text.medium(source[:most] if keep == "start" else source[-most:], keep)
-    medium = processor.medium(modality, source.decode())
-    if not medium.features.isfinite().all():
-        raise invalid(modality, "holds numbers too large to compute with")
-    return medium
+def _text(text: str, keep: Keep | None, processor: "TrimodalProcessor") -> Medium:
+    if keep is None:
+        return processor.text.medium(text)
+    most = MAX_CHARACTERS * processor.config.max_text_tokens  # what is beyond cannot remain
+    return processor.text.medium(text[:most] if keep == "start" else text[-most:], keep)

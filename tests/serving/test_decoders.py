@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from trimodal.batch import Modality, Sample
 from trimodal.models import TrimodalModel
@@ -14,6 +14,7 @@ from trimodal_serving.decoders import SHORT, Decoders
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import Input, Reading, parse_inputs
+from trimodal_serving.openers import Openers
 
 
 @asynccontextmanager
@@ -34,42 +35,42 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-class Decoder:
-    """In place of a decoder of pictures, which it replaces by black ones; it waits until told."""
+class Opener:
+    """In place of what opens pictures, which it replaces by black ones; it waits until told."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
         self.entered = threading.Event()
         self.gate = threading.Event()
 
-    def __call__(self, source: Any) -> torch.Tensor:
-        if isinstance(source, bytes):  # not at the start of the engine
-            self.seen.append(source)
-            self.entered.set()
-            assert self.gate.wait(20)
-        return torch.zeros(3, 4, 4, dtype=torch.uint8)
+    def __call__(self, _: Openers, data: bytes, max_pixels: int) -> np.ndarray:
+        assert max_pixels == 40_000_000
+        self.seen.append(data)
+        self.entered.set()
+        assert self.gate.wait(20)
+        return np.zeros((4, 4, 3), np.uint8)
 
 
 @pytest.fixture
-def decoder(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
-    decoder = Decoder()
-    monkeypatch.setattr(scripted.processor.vision, "decode", decoder)
-    yield decoder
-    decoder.gate.set()
+def opener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+    opener = Opener()
+    monkeypatch.setattr(Openers, "picture", lambda *given, **named: opener(*given, **named))
+    yield opener
+    opener.gate.set()
 
 
 def pictures(data: bytes, count: int) -> list[Input]:
     return parse_inputs([encoded(data)] * count, Reading(Modality.VISION))
 
 
-def test_a_text_waits_for_no_picture(scripted: Any, decoder: Decoder) -> None:
+def test_a_text_waits_for_no_picture(scripted: Any, opener: Opener) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
             slow = asyncio.create_task(engine.embed(pictures(b"slow", 64)))
-            assert await asyncio.to_thread(decoder.entered.wait, 20)
+            assert await asyncio.to_thread(opener.entered.wait, 20)
             async with asyncio.timeout(20):
                 assert len(await engine.embed(texts("red"))) == 1
-            decoder.gate.set()
+            opener.gate.set()
             assert len(await slow) == 64
 
     asyncio.run(main())
@@ -92,34 +93,34 @@ def test_a_short_text_needs_no_thread(model: TrimodalModel) -> None:
 
 
 def test_requests_take_turns_in_the_decoders(
-    scripted: Any, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+    scripted: Any, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trimodal_serving.decoders.os.cpu_count", lambda: 1)
 
     async def main() -> None:
         async with running(scripted) as engine:
             first = asyncio.create_task(engine.embed(pictures(b"first", 64)))
-            assert await asyncio.to_thread(decoder.entered.wait, 20)
+            assert await asyncio.to_thread(opener.entered.wait, 20)
             second = asyncio.create_task(engine.embed(pictures(b"second", 2)))
             for _ in range(10):  # it is in line for the decoder now
                 await asyncio.sleep(0)
-            decoder.gate.set()
+            opener.gate.set()
             assert [len(e) for e in await asyncio.gather(first, second)] == [64, 2]
 
     asyncio.run(main())
-    assert decoder.seen == [b"first", b"second"] * 2 + [b"first"] * 62
+    assert opener.seen == [b"first", b"second"] * 2 + [b"first"] * 62
 
 
 def test_a_request_alone_uses_every_decoder(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     barrier = threading.Barrier(3)
 
-    def decode(source: Any) -> torch.Tensor:
-        if isinstance(source, bytes):
-            barrier.wait(20)  # until three are here at once
-        return torch.zeros(3, 4, 4, dtype=torch.uint8)
+    def picture(_: Openers, data: bytes, max_pixels: int) -> np.ndarray:
+        assert (data, max_pixels) == (b"x", 40_000_000)
+        barrier.wait(20)  # until three are here at once
+        return np.zeros((4, 4, 3), np.uint8)
 
     monkeypatch.setattr("trimodal_serving.decoders.os.cpu_count", lambda: 3)
-    monkeypatch.setattr(scripted.processor.vision, "decode", decode)
+    monkeypatch.setattr(Openers, "picture", picture)
 
     async def main() -> int:
         async with running(scripted) as engine:
