@@ -186,6 +186,8 @@ class TargetConfig:
     """Prediction of masked codes of a target picture or utterance from what is observed."""
 
     weight: Amount = 1.0
+    modalities: tuple[Literal["image", "speech"], ...] = ("image", "speech")
+    """What is a target; the tokenizer of each is needed, and `length` to generate speech."""
     rate: Share = 0.5
     """Fraction of the samples that get such a view in a step."""
     drop_condition: Share = 0.1
@@ -194,6 +196,10 @@ class TargetConfig:
     """Weights of what these views observe; a sample that has none of it gets none of them. Without
     any, half observe a single modality and half any of the sample's subsets of them."""
     label_smoothing: Annotated[float, Bounds(0, 0.9)] = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ConfigError("modalities: must name image, speech or both, each once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,22 +249,38 @@ class ObjectivesConfig:
         objectives = (self.contrastive, self.masked, self.target, self.causal, self.matching)
         if not any(o and o.weight > 0 for o in objectives):
             raise ConfigError("objectives: none has a weight above 0, so nothing would be learnt")
-        if self.length and self.length.weight and not (self.target and self.target.weight):
-            raise ConfigError("objectives.length: needs objectives.target, whose views it asks")
+        if self._asks_lengths and "speech" not in self._targets:
+            raise ConfigError(
+                "objectives.length: needs speech in objectives.target.modalities, whose length it is"
+            )
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        return self.target.modalities if self.target and self.target.weight else ()
+
+    @property
+    def _asks_lengths(self) -> bool:
+        return bool(self.length and self.length.weight)
 
     @property
     def generates(self) -> tuple[str, ...]:
-        """What a model learns to generate."""
-        media = ("image", "speech") if self.target and self.target.weight else ()
-        return (*media, "text") if self.causal and self.causal.weight else media
+        """What a model learns to generate: speech not without its length."""
+        learnt = {
+            "image": "image" in self._targets,
+            "speech": "speech" in self._targets and self._asks_lengths,
+            "text": bool(self.causal and self.causal.weight),
+        }
+        return tuple(name for name in learnt if learnt[name])
 
     @property
     def tokenized(self) -> tuple[str, ...]:
         """The modalities whose tokenizers are needed."""
-        targets = ("vision", "speech") if self.target and self.target.weight else ()
         masked = self.masked if self.masked and self.masked.weight else MaskedConfig()
-        hidden = {"vision": masked.vision_target, "speech": masked.speech_target}
-        return tuple(m for m in hidden if m in targets or hidden[m] == "codes")
+        needed = {
+            "vision": "image" in self._targets or masked.vision_target == "codes",
+            "speech": "speech" in self._targets or masked.speech_target == "codes",
+        }
+        return tuple(name for name in needed if needed[name])
 
 
 @dataclass(frozen=True, kw_only=True)

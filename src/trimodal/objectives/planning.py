@@ -77,7 +77,7 @@ def _draw_wishes(sample: Sample, config: ObjectivesConfig, rng: np.random.Genera
     wishes: list[Wish | None] = []
     target, causal = config.target, config.causal
     if target and target.weight and rng.random() < target.rate:
-        wishes.append(_draw_wish(sample, (Modality.VISION, Modality.SPEECH), target, rng))
+        wishes.append(_draw_wish(sample, map(Modality.of, sorted(target.modalities)), target, rng))
     if causal and causal.weight:
         for number in range(math.floor(causal.rate) + (rng.random() < causal.rate % 1)):
             again = (number,) if number else ()

@@ -123,7 +123,24 @@ def test_an_override_can_switch_an_objective_on(tmp_path: Path) -> None:
         (r'data.train="\ud800"', r"data.train[0]: '\ud800' holds a character that no path can"),
         ("data.num_workers=-1", "data.num_workers: must be at least 0, got -1"),
         ("data.train=[]", "data.train: names no manifest"),
-        ("objectives.length={}", "objectives.length: needs objectives.target, whose views it asks"),
+        ("objectives.length={}", "objectives.length: needs speech in objectives.target.modalities"),
+        (
+            "objectives={target: {modalities: [image]}, length: {}}",
+            "objectives.length: needs speech in objectives.target.modalities",
+        ),
+        (
+            "objectives.target.modalities=[]",
+            "objectives.target.modalities: must name image, speech",
+        ),
+        (
+            "objectives.target.modalities=[image, image]",
+            "objectives.target.modalities: must name image, speech or both, each once",
+        ),
+        ("objectives.target.modalities=[text]", "objectives.target.modalities[0]: "),
+        (
+            "objectives.target={modalities: [speech]}",
+            "data.tokenizers: names no folder; the objectives need the speech tokenizer",
+        ),
         (
             "objectives.target={}",
             "data.tokenizers: names no folder; the objectives need the vision tokenizer",
@@ -173,6 +190,8 @@ def test_the_resolved_configuration_reads_back_equal(tmp_path: Path) -> None:
         ({"contrastive": {}}, ()),
         ({"causal": {}}, ()),
         ({"target": {}}, ("vision", "speech")),
+        ({"target": {"modalities": ["image"]}}, ("vision",)),
+        ({"target": {"modalities": ["speech"]}, "masked": {}}, ("speech",)),
         ({"target": {"weight": 0.0}, "causal": {}}, ()),
         ({"masked": {}}, ()),
         ({"masked": {"vision_target": "codes"}}, ("vision",)),
@@ -186,6 +205,28 @@ def test_which_tokenizers_the_objectives_need(
     objectives: dict[str, Any], needed: tuple[str, ...]
 ) -> None:
     assert parse(ObjectivesConfig, objectives, "objectives").tokenized == needed
+
+
+@pytest.mark.parametrize(
+    ("objectives", "learnt"),
+    [
+        ({"contrastive": {}}, ()),
+        ({"causal": {}}, ("text",)),
+        ({"target": {}, "length": {}, "causal": {}}, ("image", "speech", "text")),
+        ({"target": {"modalities": ["speech", "image"]}, "length": {}}, ("image", "speech")),
+        ({"target": {"modalities": ["image"]}, "causal": {}}, ("image", "text")),
+        ({"target": {"modalities": ["speech"]}, "length": {}}, ("speech",)),
+        ({"target": {}}, ("image",)),
+        ({"target": {}, "length": {"weight": 0}}, ("image",)),
+        ({"target": {"weight": 0}, "causal": {"weight": 0}, "masked": {}}, ()),
+    ],
+    ids=str,
+)
+def test_what_a_model_learns_to_generate(
+    objectives: dict[str, Any], learnt: tuple[str, ...]
+) -> None:
+    """Speech not without its length."""
+    assert parse(ObjectivesConfig, objectives, "objectives").generates == learnt
 
 
 def test_an_objective_of_weight_0_is_no_reason_to_learn() -> None:

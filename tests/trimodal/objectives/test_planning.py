@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,27 @@ def many(kin: frozenset[Modality], *modalities: Modality, asks: bool = False) ->
 def test_rates_of_0_and_1(target: float, causal: float) -> None:
     for made in wishes(many(frozenset(), V, T, S), rates(target, causal)):
         assert [w.modality is T for w in made] == [False] * int(target) + [True] * int(causal)
+
+
+@pytest.mark.parametrize(("name", "modality"), [("image", V), ("speech", S)])
+def test_only_what_is_to_be_generated_is_a_target(name: Any, modality: Modality) -> None:
+    target = TargetConfig(rate=1.0, modalities=(name,))
+    for present in ((V, T, S), (modality, T)):
+        made = wishes(many(frozenset(), *present), replace(EVERYTHING, target=target, length=None))
+        targets = {wish.modality for found in made for wish in found} - {T}
+        assert targets == {modality}
+    other = ({V, S} - {modality}).pop()
+    assert not any(
+        wishes(
+            many(frozenset(), other), replace(EVERYTHING, target=target, length=None, causal=None)
+        )
+    )
+
+
+def test_the_order_of_targets_says_nothing() -> None:
+    samples = many(frozenset(), V, T, S)
+    turned = replace(EVERYTHING, target=TargetConfig(modalities=("speech", "image")))
+    assert wishes(samples, turned) == wishes(samples, EVERYTHING)
 
 
 def test_a_rate_is_that_of_the_samples() -> None:
