@@ -250,9 +250,7 @@ class ObjectivesConfig:
         if not any(o and o.weight > 0 for o in objectives):
             raise ConfigError("objectives: none has a weight above 0, so nothing would be learnt")
         if self._asks_lengths and "speech" not in self._targets:
-            raise ConfigError(
-                "objectives.length: needs speech in objectives.target.modalities, whose length it is"
-            )
+            raise ConfigError("objectives.length: needs speech in objectives.target.modalities")
 
     @property
     def _targets(self) -> tuple[str, ...]:

@@ -130,11 +130,11 @@ def test_an_override_can_switch_an_objective_on(tmp_path: Path) -> None:
         ),
         (
             "objectives.target.modalities=[]",
-            "objectives.target.modalities: must name image, speech",
+            "objectives.target: modalities: must name image, speech",
         ),
         (
             "objectives.target.modalities=[image, image]",
-            "objectives.target.modalities: must name image, speech or both, each once",
+            "objectives.target: modalities: must name image, speech or both, each once",
         ),
         ("objectives.target.modalities=[text]", "objectives.target.modalities[0]: "),
         (
