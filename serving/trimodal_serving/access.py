@@ -24,10 +24,13 @@ MAX_HEADER = 4096
 SCOPE_OF: dict[str, str | None] = {
     "/": None,
     "/readyz": None,
+    "/health": None,
     "/v1/models": None,
+    "/models": None,
     "/v1/audio/voices": None,
     "/metrics": "metrics",
     "/v1/embeddings": "embed",
+    "/embeddings": "embed",
     "/v1/chat/completions": "generate",
     "/v1/audio/transcriptions": "generate",
     "/v1/audio/translations": "generate",
@@ -120,13 +123,14 @@ class Access:
             message = f"the key lacks the scope {sorted(missing)[0]}"
             raise ServingError(403, "missing_scope", message)
         caller = Caller(key.tenant, key.id, _priority(headers, key.priority))
-        self._quota(key).enter()
+        caller.quota = self._quota(key)
+        caller.quota.enter()
         return caller
 
     def leave(self, caller: Caller) -> None:
         """Charge a request's key for what it has used."""
-        if caller.key_id is not None and caller.key_id in self._quotas:
-            self._quotas[caller.key_id][1].leave(caller.usage)
+        if caller.quota is not None:
+            caller.quota.leave(caller.usage)
 
     def _key(self, headers: Headers) -> Key:
         given = [value for name, value in headers if name == b"authorization"]

@@ -26,7 +26,7 @@ from trimodal_serving.errors import (
 )
 from trimodal_serving.guard import Guard
 from trimodal_serving.index_folders import IndexFolders
-from trimodal_serving.ledger import Ledger
+from trimodal_serving.ledger import Ledger, Visit
 from trimodal_serving.metering import Metered
 from trimodal_serving.metrics import CONTENT_TYPE, Metrics
 from trimodal_serving.playground.files import PAGE, page_file
@@ -149,7 +149,8 @@ def _add_health(app: FastAPI, catalog: Catalog) -> None:
         return JSONResponse({"status": "ready"})
 
     app.add_route("/livez", live)
-    app.add_route("/readyz", ready)
+    for path in ("/readyz", "/health"):
+        app.add_route(path, ready)
 
 
 def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
@@ -193,7 +194,8 @@ def _add_models(app: FastAPI, catalog: Catalog) -> None:
     async def model(request: Request) -> Response:
         return JSONResponse(card(catalog.named(request.path_params["model"])))
 
-    app.add_route("/v1/models", models)
+    for path in ("/v1/models", "/models"):
+        app.add_route(path, models)
     app.add_route("/v1/models/{model:path}", model)
 
 
@@ -221,20 +223,21 @@ def _add_route(
         if isinstance(reply.body, bytes):
             return Response(reply.body, reply.status, headers)
         # ends what it sends when the client goes away, and with it what is generated
-        body = _to_the_end(reply.body, request.scope["request_id"])
+        body = _to_the_end(reply.body, request.scope["visit"])
         return StreamingResponse(body, reply.status, headers)
 
     app.add_route(route.path, endpoint, methods=[route.method])
 
 
-async def _to_the_end(body: AsyncIterator[bytes], request_id: str) -> AsyncIterator[bytes]:
+async def _to_the_end(body: AsyncIterator[bytes], visit: Visit) -> AsyncIterator[bytes]:
     """A stream whose last event says what went wrong in it."""
     try:
         async for chunk in body:
             yield chunk
     except ServingError as error:
         if error.status == 500:
-            logger.error("request %s failed", request_id, exc_info=error)
+            logger.error("request %s failed", visit.request_id, exc_info=error)
+        visit.reason = error.code
         yield event(error.envelope())
 
 

@@ -87,18 +87,22 @@ class Backend:
     In come `embed`, `encode`, `decode`, `generate` and `stream` with a number, `cancel` with the
     same number, and `drain`. Out go `ready` or `failed` once, then by number `cost`, `piece`,
     `result` or `error`; `beat` every quarter of a second says how long the model has been at one
-    batch, and what was measured since the last.
+    batch, on how many in a row it failed, and what was measured since the last.
     """
 
     def __init__(self, channel: Channel, load: Callable[[], Embedder], token_budget: int) -> None:
         self._channel = channel
         self._measured: list[tuple[str, float]] = []
+        self._failed_batches = 0
         # how much may be inside is decided where requests arrive
         self._engine = Engine(load, token_budget, Admission(math.inf), self._meter)
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def _meter(self, name: str, value: float) -> None:
-        self._measured.append((name, value))
+        if name == "failed_batches":
+            self._failed_batches = int(value)
+        else:
+            self._measured.append((name, value))
 
     async def run(self) -> None:
         """Load, then answer until the channel ends."""
@@ -138,7 +142,8 @@ class Backend:
         while True:
             measured, self._measured = self._measured, []
             tree = {"kind": "beat", "batch_seconds": self._engine.batch_seconds}
-            self._channel.send({**tree, "measured": measured})
+            tree |= {"failed_batches": self._failed_batches, "measured": measured}
+            self._channel.send(tree)
             await asyncio.sleep(BEAT_SECONDS)
 
     def _take(self, tree: Tree, buffers: list[bytes]) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from trimodal_serving.quotas import Quota
 
 Priority = Literal["interactive", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -47,6 +50,8 @@ class Caller:
     """Tokens that are computed, as far as is known; what one who leaves before the end has used."""
     on_cost: Callable[[int], None] | None = None
     """Told the tokens that the request costs, once they are known."""
+    quota: "Quota | None" = None
+    """What the request entered and has to leave; its key may have another by then."""
 
     @property
     def flow(self) -> Flow:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from trimodal_serving.service import Service
 
 TASKS = ("describe", "answer", "complete")
+NEEDS = {"answer": {Modality.TEXT, Modality.SPEECH}, "complete": {Modality.TEXT}}
+"""By task the media of which a message must have one: a question may be spoken."""
 WHERE = "messages[0].content"
 AUDIO_SECONDS = 3600
 """After which the `id` of an audio would expire; nothing is kept here."""
@@ -201,8 +203,10 @@ def _order(media: dict[Modality, Source], to: Modality, extension: Fields) -> Or
     text, lang = media.get(Modality.TEXT), take_language(extension)
     asked = len(media) > 1 and text is not None and to is Modality.TEXT
     task = extension.choice("task", TASKS, "answer" if asked else "describe")
-    if task != "describe" and text is None:
-        raise unsupported(f"to {task}, the message needs a text", WHERE)
+    needed = NEEDS.get(task)
+    if needed and not needed & media.keys():
+        names = " or ".join(m.data_name for m in Modality if m in needed)
+        raise unsupported(f"to {task}, the message needs {names}", WHERE)
     if task != "describe" and to is not Modality.TEXT:
         raise unsupported(f"to {task} gives a text; `modalities` asks for more", "modalities")
     if task == "complete":

@@ -15,6 +15,8 @@ from trimodal_serving.errors import ServingError
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 1 << 16
 """Of a request's head, of what stands between two pieces of its body, and of what follows it."""
+WRITE_SECONDS = 60.0
+"""In which a client has to take something of an answer that waits for it."""
 PIPELINED = 16
 """Requests of one connection that wait for the answer to another."""
 
@@ -24,10 +26,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     A client that opens a connection, or starts a request on one, has `HEAD_SECONDS` to send the
     whole head; otherwise idle sockets would be held for ever. The parser keeps what it has not
-    understood yet, so that is bounded too.
+    understood yet, so that is bounded too. A client that takes nothing of its answer for
+    `WRITE_SECONDS` is cut off, since it holds what others could have.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _in_head = True
     _in_message = False
     _head_bytes = 0
@@ -50,9 +54,38 @@ class BoundedConnection(HttpToolsProtocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         super().connection_lost(exc)
         self._stop()
+        self._flows()
+
+    def pause_writing(self) -> None:
+        """The client is slower than its answer; start the clock of writing."""
+        super().pause_writing()
+        self._flows()
+        self._expect_less(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        self._flows()
+
+    def _expect_less(self, size: int) -> None:
+        self._stalled = self.loop.call_later(WRITE_SECONDS, self._look, size)
+
+    def _look(self, before: int) -> None:
+        """Cut off a client that took nothing of the bytes that waited for it before."""
+        size = self.transport.get_write_buffer_size()
+        if size < before:
+            self._expect_less(size)
+        else:
+            self._stalled = None
+            self.transport.abort()
+
+    def _flows(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP; called by uvicorn."""

@@ -123,6 +123,7 @@ class Engine:
             lambda kind: Composition(generating, kind),
             self._meter,
         )
+        scheduler.canary = sample
         codec = Codec(processor, self._decoders, self._admission, self._worker)
         fulfilment = Fulfilment(
             generating, processor, self._decoders, self._admission, scheduler, codec

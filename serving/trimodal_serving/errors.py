@@ -14,6 +14,7 @@ TYPES = {
     429: "rate_limit_error",
     504: "timeout_error",
 }
+INTERNAL = "internal"
 
 
 class ServingError(Exception):
@@ -73,9 +74,14 @@ def rejected(error: DataError, param: str) -> ServingError:
 
 def internal(param: str | None = None, cause: Exception | None = None) -> ServingError:
     """A failure of ours; its cause is never shown, but logged under the request's id."""
-    error = ServingError(500, "internal", "the server failed on this request", param=param)
+    error = ServingError(500, INTERNAL, "the server failed on this request", param=param)
     error.__cause__ = cause
     return error
+
+
+def is_internal(result: object) -> bool:
+    """Whether something is a failure of ours."""
+    return isinstance(result, ServingError) and result.code == INTERNAL
 
 
 def nonfinite(param: str | None = None) -> ServingError:

@@ -33,12 +33,18 @@ def parse_json(body: bytes) -> Any:
     """The JSON of a body in UTF-8.
 
     Raises:
-        ServingError: it is none, or has a field twice, NaN, too many values or too deep ones.
+        ServingError: it is none, or has a field twice, a number that is not finite, too many values
+            or too deep ones.
     """
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise ServingError(400, "bad_json", f"the request has more than {MAX_VALUES} JSON values")
     try:
-        return json.loads(body.decode(), parse_constant=_reject_constant, object_pairs_hook=_object)
+        return json.loads(
+            body.decode(),
+            parse_float=_finite,
+            parse_constant=_reject_constant,
+            object_pairs_hook=_object,
+        )
     except RecursionError:
         raise ServingError(400, "bad_json", "the request is nested too deeply") from None
     except ValueError:
@@ -53,6 +59,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         again = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise ServingError(400, "duplicate_field", f"the request has {shown(again)} twice")
     return tree
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError  # 1e999, which would be written as Infinity
+    return number
 
 
 def _reject_constant(_: str) -> NoReturn:

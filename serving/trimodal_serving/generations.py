@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Outcome, Task, failure
-from trimodal_serving.errors import ServingError
+from trimodal_serving.errors import ServingError, is_internal
+from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class _Job:
     told: Told | None
     future: "asyncio.Future[Generation]"
     flow: Flow
+    since: float
     seconds: float = 0.0
     """Its share of the steps that it was in."""
 
@@ -70,6 +72,7 @@ class Generations:
         executor: Executor,
         token_budget: int,
         observe: Callable[[int, float], None],
+        meter: Meter = unmeasured,
     ) -> None:
         """Begin with nothing.
 
@@ -78,11 +81,13 @@ class Generations:
             executor: of one thread.
             token_budget: tokens that a batch holds.
             observe: told the tokens of each output, and its share of the seconds.
+            meter: told what is measured; a step counts as a batch.
         """
         self._compose = compose
         self._executor = executor
         self._token_budget = token_budget
         self._observe = observe
+        self._meter = meter
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._batches: deque[_Batch] = deque()
         self._numbers = itertools.count()
@@ -106,7 +111,8 @@ class Generations:
         """
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
         flow = current().flow
-        number = self._jobs.add(flow, _Job(task, told, future, flow), task.cost)
+        job = _Job(task, told, future, flow, time.monotonic())
+        number = self._jobs.add(flow, job, task.cost)
         future.add_done_callback(lambda _: self._jobs.drop(number))
         return future
 
@@ -116,13 +122,13 @@ class Generations:
         for job in [*self._jobs, *running]:
             yield job.future
 
-    async def turn(self) -> None:
-        """One step of one batch."""
+    async def turn(self) -> bool:
+        """One step of one batch; whether the model failed on all that is in it."""
         self._leave()
         self._place()
         if not self._batches:  # all were cancelled a moment ago; their callbacks take them out
             await asyncio.sleep(0)
-            return
+            return False
         batch, flow = self._next()
         self._batches.remove(batch)
         self._batches.append(batch)
@@ -137,7 +143,11 @@ class Generations:
         self._spent[flow] += seconds * PRICES[flow[0]]
         for job in batch.jobs.values():
             job.seconds += seconds / len(batch.jobs)
+        self._meter("inference_seconds", seconds)
+        self._meter("batch_items", len(batch.jobs))
+        failed = len(outcome.failed) == len(batch.jobs) and is_internal(failure(outcome.error))
         self._take(batch, outcome)
+        return failed
 
     def _leave(self) -> None:
         """Drop what nobody waits for any more."""
@@ -184,6 +194,7 @@ class Generations:
                 blocked = True
                 continue
             self._jobs.take([number])
+            self._meter("queue_wait_seconds", time.monotonic() - job.since)
             self._join(batch or self._begun(job.task.kind), [job])
 
     def _room(self, job: _Job) -> _Batch | None:

@@ -97,12 +97,14 @@ class Guard:
             await answer.refuse(internal(), receive)
         finally:
             visit.seconds = time.monotonic() - start
+            if visit.reason is None and not answer.complete:
+                visit.reason = client_closed().code  # in the middle of its answer
             self._leave(visit)
 
     def _leave(self, visit: Visit) -> None:
         caller = visit.caller
         if caller is not None:
-            if visit.status == 499 and not caller.usage.tokens:
+            if visit.reason == client_closed().code and not caller.usage.tokens:
                 caller.usage.tokens = caller.cost  # it was computed, though nobody waited for it
             self._access.leave(caller)
         if self._ledger is not None:
@@ -127,7 +129,8 @@ class Guard:
     async def _read(
         self, headers: dict[str, str], receive: Receive, body: bytearray, caller: Caller
     ) -> None:
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        plain = headers.get("content-encoding", "identity").lower() == "identity"
+        if not plain or headers.get("transfer-encoding", "chunked").lower() != "chunked":
             raise ServingError(
                 415, "unsupported_content_encoding", "the body must not be compressed"
             )
@@ -166,6 +169,8 @@ class _Answer:
         self._visit = visit
         self._send = send
         self._started = False
+        self.complete = False
+        """Whether all of it was sent, as far as is known here."""
 
     async def forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -174,6 +179,8 @@ class _Answer:
             tag = (b"x-request-id", self._visit.request_id.encode())
             message = {**message, "headers": [*message.get("headers", []), tag]}
         await self._send(message)
+        ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.complete = self.complete or ended
 
     async def refuse(self, error: ServingError, receive: Receive, *, keeps: bool = False) -> None:
         """Answer at once, then read on for a moment unless the connection is kept.

@@ -7,19 +7,24 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+from trimodal_serving.admission import Admission
 from trimodal_serving.caller import Caller
-from trimodal_serving.store import Indexes
+from trimodal_serving.store import MOST_WORK, Indexes
 
 TENANTS = "tenants"
 """The folder, beside the indexes of a server without keys, in which those of tenants lie."""
 
 
 class IndexFolders:
-    """All indexes of a server; a tenant sees its own, and may name them as it likes."""
+    """All indexes of a server; a tenant sees its own, and may name them as it likes.
 
-    def __init__(self, folder: Path, shared: Indexes) -> None:
+    The work on all of them is bounded together.
+    """
+
+    def __init__(self, folder: Path, shared: Indexes, admission: Admission) -> None:
         self._folder = folder
         self._shared = shared
+        self._admission = admission
         self._own: dict[str, Indexes] = {}
         self._lock = asyncio.Lock()
 
@@ -31,7 +36,8 @@ class IndexFolders:
             ConfigError: LanceDB is not installed.
             StorageError: the folder cannot be used.
         """
-        return cls(folder, await Indexes.open(folder))
+        admission = Admission(MOST_WORK)
+        return cls(folder, await Indexes.open(folder, admission), admission)
 
     async def of(self, caller: Caller) -> Indexes:
         """The indexes of whoever asks; without keys they are everybody's.
@@ -44,7 +50,7 @@ class IndexFolders:
         async with self._lock:
             if caller.tenant not in self._own:
                 path = self._folder / TENANTS / _folder_name(caller.tenant)
-                self._own[caller.tenant] = await Indexes.open(path)
+                self._own[caller.tenant] = await Indexes.open(path, self._admission)
         return self._own[caller.tenant]
 
 

@@ -38,6 +38,8 @@ MAX_ID = 256
 """Characters of an item's id."""
 MAX_PAYLOAD = 16 * 1024
 """Bytes of an item's payload as JSON."""
+LARGEST = 1e300
+"""Of a number of a vector; JSON has whole numbers that are too large for a float."""
 MODALITIES = ("image", "text", "audio", "fused")
 RESERVED = (*BUILT_IN, "and", "or", "not")
 """What a field cannot be called, since filters have these words."""
@@ -300,7 +302,7 @@ def unit_vector(value: Any, dimensions: int, where: str) -> np.ndarray:
         ServingError: it is none, or has another length.
     """
     right = isinstance(value, list) and len(value) == dimensions
-    if right and all(type(number) in (int, float) for number in value):
+    if right and all(type(one) in (int, float) and abs(one) < LARGEST for one in value):
         vector = np.array(value, np.float64)
         norm = float(np.linalg.norm(vector))
         if 0 < norm < float("inf"):

@@ -57,6 +57,8 @@ class Link:
         """Whether the backend is gone."""
         self.batch_seconds = 0.0
         """How long the model has been at one batch, as of the last beat."""
+        self.failed_batches = 0
+        """On how many batches in a row the model failed, likewise; see `Scheduler`."""
         self.last_beat = time.monotonic()
         self.started: asyncio.Future[Tree] = asyncio.get_running_loop().create_future()
         """What the backend says once its model is loaded, or has failed to."""
@@ -81,6 +83,7 @@ class Link:
         if kind == "beat":
             self.last_beat = time.monotonic()
             self.batch_seconds = tree["batch_seconds"]
+            self.failed_batches = tree["failed_batches"]
             for name, value in tree["measured"]:
                 self._meter(name, value)
         elif kind in ("ready", "failed"):

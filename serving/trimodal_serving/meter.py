@@ -16,8 +16,10 @@ MEASURED = (
     "worker_restarts",
     "cancelled_decode",
     "cancelled_queue",
+    "failed_batches",
 )
-"""Names that the engine uses; what is counted is worth 1 each time."""
+"""Names that the engine uses; what is counted is worth 1 each time. `failed_batches` is how many in
+a row the model failed on, and is for whoever may replace it."""
 
 
 def unmeasured(_: str, __: float) -> None:

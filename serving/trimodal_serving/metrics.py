@@ -16,11 +16,14 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 _HISTOGRAMS = {
-    "queue_wait_seconds": ("From a sample's arrival in the queue to its batch.", SECONDS),
+    "queue_wait_seconds": (
+        "From the arrival of a sample or output in the queue to its batch.",
+        SECONDS,
+    ),
     "decode_seconds": ("Opening and tokenising the media of a request.", SECONDS),
-    "inference_seconds": ("Of a batch on the model.", SECONDS),
+    "inference_seconds": ("Of a batch, or of a step of generation.", SECONDS),
     "time_to_first_token_seconds": ("From a request to the first piece of its text.", SECONDS),
-    "batch_items": ("Samples of a batch.", ITEMS),
+    "batch_items": ("Samples of a batch, or outputs of a step of generation.", ITEMS),
     "batch_fill_ratio": ("Tokens of a batch over the token budget; nothing is padded.", SHARES),
 }
 _COUNTERS = {

@@ -8,17 +8,18 @@ import contextlib
 import gc
 import importlib
 import json
+import logging
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from trimodal_serving.channel import Channel
+from trimodal_serving.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from trimodal_serving.backend import Setting
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 END_SECONDS = 5.0
 MOST_BYTES = 1 << 16
 """Of a message to or from the nursery; each is one packet."""
+
+logger = logging.getLogger(__name__)
 
 
 class NurseryLostError(Exception):
@@ -175,6 +178,7 @@ class LastingNursery:
 
 def main(control: socket.socket) -> None:
     """Fork a child for each message until the parent is gone."""
+    log_to_stderr()
     for name in ("trimodal.models.generation", "trimodal_serving.backend"):
         importlib.import_module(name)  # a child would need seconds for it
     gc.collect()
@@ -223,8 +227,8 @@ def _live(sock: socket.socket, tree: dict[str, Any]) -> NoReturn:
     try:
         serve(sock, Setting(**tree))
         code = 0
-    except BaseException as error:  # nothing of the parent's must run in a child
-        traceback.print_exception(error)
+    except BaseException:  # nothing of the parent's must run in a child
+        logger.exception("the process of the model failed")
     finally:
         os._exit(code)
 

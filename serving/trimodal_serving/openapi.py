@@ -10,6 +10,7 @@ from typing import Any
 from trimodal_serving.errors import ServingError
 from trimodal_serving.media_operations import GENERATION, SEARCH
 from trimodal_serving.operations import (
+    ALIASES,
     EMBEDDINGS,
     FORM,
     HEALTH,
@@ -20,7 +21,7 @@ from trimodal_serving.operations import (
     Operation,
 )
 
-OPERATIONS = (*HEALTH, *EMBEDDINGS, *GENERATION, *TOKENS, *SEARCH, *KSERVE)
+OPERATIONS = (*HEALTH, *EMBEDDINGS, *GENERATION, *TOKENS, *SEARCH, *KSERVE, *ALIASES)
 
 
 def document(served: str) -> dict[str, Any]:

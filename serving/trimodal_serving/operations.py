@@ -4,7 +4,7 @@ for operation in EMBEDDINGS: operation.path, operation.example
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 JSON = "application/json"
@@ -254,6 +254,17 @@ TOKENS = (
         {"model": NAME, "modality": "image", "codes": [[0, 1], [2, 3]]},
     ),
 )
+
+ALIASES = (
+    replace(HEALTH[1], path="/health", summary="/readyz (infinity, Text Embeddings Inference)"),
+    replace(HEALTH[2], path="/models", summary="/v1/models (infinity)"),
+    replace(
+        EMBEDDINGS[0],
+        path="/embeddings",
+        summary="/v1/embeddings (infinity, Text Embeddings Inference)",
+    ),
+)
+"""Other paths of operations, at which clients of others look for them."""
 
 PATH = {"model": NAME}
 KSERVE = (

@@ -53,6 +53,7 @@ async def _document(call: Call) -> Reply:
 
 ROUTES: Sequence[Route] = (
     Route("POST", "/v1/embeddings", embeddings.answer),
+    Route("POST", "/embeddings", embeddings.answer),
     Route("POST", "/v1/chat/completions", _generating(chat.answer)),
     Route("POST", "/v1/audio/transcriptions", _generating(transcription.transcribe)),
     Route("POST", "/v1/audio/translations", _generating(transcription.translate)),

@@ -17,7 +17,7 @@ from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
 from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Task
-from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.errors import ServingError, internal, is_internal
 from trimodal_serving.generations import Generations, Told, deliver
 from trimodal_serving.inputs import Input
 from trimodal_serving.meter import Meter, unmeasured
@@ -89,7 +89,12 @@ class Scheduler:
         self._fastest = 0.0
         """Seconds a token of the fastest batches; rises slowly, so that one that was held up by
         something else does not make those that follow small."""
-        self._generations = compose and Generations(compose, executor, token_budget, observe)
+        self._generations = compose and Generations(compose, executor, token_budget, observe, meter)
+        self.canary: Sample | None = None
+        """A sample that the model has computed once; while it still does, a batch of which nothing
+        was computed says something of its samples, and nothing of the model."""
+        self._failed_batches = 0
+        """In a row, after each of which not even the canary was computed."""
         self._batch_since: float | None = None
         self._lead = 0.0
         """Seconds that embedding had more than generating since both had something to do."""
@@ -180,31 +185,45 @@ class Scheduler:
             self._lead = self._lead if both else 0.0
             self._batch_since = start = time.monotonic()
             if generations is None or (self._jobs and self._lead <= 0):
-                await self._embed()
+                failed = await self._embed()
                 sign = 1
             else:
-                await generations.turn()
+                failed = await generations.turn()
                 sign = -1
+            await self._note(failed)
             self._batch_since = None
             self._lead += sign * (time.monotonic() - start) if both else 0.0
 
-    async def _embed(self) -> None:
-        """Compute one batch of samples."""
+    async def _embed(self) -> bool:
+        """Compute one batch of samples; whether the model failed on all of them."""
         self._running = batch = self._next_batch()
         if not batch:  # all were cancelled a moment ago; their callbacks take them out
             await asyncio.sleep(0)
-            return
+            return False
         start = time.monotonic()
-        try:
-            samples = [job.sample for job in batch]
-            loop = asyncio.get_running_loop()
-            results = await loop.run_in_executor(self._executor, self._compute, samples)
-        except Exception as error:
-            results = [internal(cause=error) for _ in batch]
+        results = await self._computed([job.sample for job in batch])
         self._measure(batch, start, time.monotonic() - start)
         for job, result in zip(batch, results, strict=True):
             deliver(job.future, result)
         self._running = []
+        return all(map(is_internal, results))
+
+    async def _computed(self, samples: Sequence[Sample]) -> Results:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, self._compute, samples)
+        except Exception as error:
+            return [internal(cause=error) for _ in samples]
+
+    async def _note(self, failed: bool) -> None:
+        """Count a batch on all of which the model failed, unless it can do better."""
+        if failed:
+            canary = [] if self.canary is None else await self._computed([self.canary])
+            failed = any(map(is_internal, canary))
+        count = self._failed_batches + 1 if failed else 0
+        if count != self._failed_batches:
+            self._failed_batches = count
+            self._meter("failed_batches", count)
 
     def _measure(self, batch: Sequence[_Job], start: float, seconds: float) -> None:
         tokens = sum(job.cost for job in batch)

@@ -11,7 +11,8 @@ import functools
 import json
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trimodal.errors import ConfigError, StorageError
+from trimodal_serving.admission import Admission
+from trimodal_serving.caller import Usage, current
 from trimodal_serving.errors import ServingError
 from trimodal_serving.filters import (
     BUILT_IN,
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
     from lancedb.expr import Expr
 
 MOST_INDEXES = 256
+"""Of a tenant."""
+MOST_ITEMS = 1_000_000
+"""Of an index, since a search compares all of them."""
+ROWS_A_TOKEN = 1024
+"""Items that are looked at for what a token is charged; one that is written is a token too."""
+MOST_WORK = 16_384
+"""Tokens of all that is done with indexes at once."""
 COMPACT_EVERY = 64
 """Writes after which the files of an index are put together."""
 OLD = timedelta(minutes=10)
@@ -101,14 +111,19 @@ def check_name(name: Any) -> str:
 class Indexes:
     """All indexes of a folder."""
 
-    def __init__(self, connection: "lancedb.AsyncConnection") -> None:
+    def __init__(self, connection: "lancedb.AsyncConnection", admission: Admission) -> None:
         self._connection = connection
+        self._admission = admission
         self._open: dict[str, Index] = {}
         self._lock = asyncio.Lock()
 
     @classmethod
-    async def open(cls, folder: Path) -> "Indexes":
+    async def open(cls, folder: Path, admission: Admission | None = None) -> "Indexes":
         """Open a folder, which is made if it is not there.
+
+        Args:
+            folder: of the indexes.
+            admission: bounds the work on them; None bounds it to `MOST_WORK`.
 
         Raises:
             ConfigError: LanceDB is not installed.
@@ -123,7 +138,7 @@ class Indexes:
             ) from error
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return cls(await lancedb.connect_async(folder))
+            return cls(await lancedb.connect_async(folder), admission or Admission(MOST_WORK))
         except (OSError, RuntimeError, ValueError) as error:
             raise StorageError(f"--indexes {folder}: cannot be used as a folder") from error
 
@@ -148,7 +163,7 @@ class Indexes:
                     409, "too_many_indexes", f"there are {MOST_INDEXES} indexes, which is the limit"
                 )
             table = await self._connection.create_table(name, schema=_schema(description))
-            self._open[name] = Index(table, description)
+            self._open[name] = Index(table, description, self._admission)
         return self._open[name]
 
     async def get(self, name: str) -> "Index":
@@ -163,7 +178,8 @@ class Indexes:
                 if name not in await self.names():
                     raise ServingError(404, "index_not_found", "there is no index of this name")
                 table = await self._connection.open_table(name)
-                self._open[name] = Index(table, _description(await table.schema()))
+                description = _description(await table.schema())
+                self._open[name] = Index(table, description, self._admission)
         return self._open[name]
 
     async def drop(self, name: str) -> None:
@@ -179,11 +195,18 @@ class Indexes:
 
 
 class Index:
-    """One index; searches are exact."""
+    """One index; searches are exact.
 
-    def __init__(self, table: "lancedb.AsyncTable", description: Description) -> None:
+    What looks at all items holds room for it, and is charged to the caller of the running task:
+    429 if there is as much work on indexes as is taken in.
+    """
+
+    def __init__(
+        self, table: "lancedb.AsyncTable", description: Description, admission: Admission
+    ) -> None:
         self._table = table
         self._description = description
+        self._admission = admission
         self._lock = asyncio.Lock()
         self._writes = 0
 
@@ -216,17 +239,40 @@ class Index:
         """How many items it holds."""
         return await self._table.count_rows()
 
+    @asynccontextmanager
+    async def _work(self, written: int = 0) -> AsyncIterator[None]:
+        """Room to look at all items, and to write some."""
+        cost = written + 1 + await self.count() // ROWS_A_TOKEN
+        with self._admission.admit(cost):
+            yield
+        current().usage.add(Usage(cost))
+
     async def upsert(self, items: Sequence[Item]) -> None:
-        """Add items, in the place of those that have their ids."""
+        """Add items, in the place of those that have their ids.
+
+        Raises:
+            ServingError: there would be too many, and none is added; or no room for the work.
+        """
         data = await asyncio.to_thread(_rows, items, self._description)
-        async with self._lock:
+        async with self._work(len(items)), self._lock:
+            await self._check_room(items)
             merge = self._table.merge_insert("id").when_matched_update_all()
             await merge.when_not_matched_insert_all().execute(data)
             await self._written()
 
+    async def _check_room(self, items: Sequence[Item]) -> None:
+        room = MOST_ITEMS - await self.count()
+        if len(items) <= room:
+            return
+        same = _expression(Among("id", tuple(item.id for item in items)))
+        known = await self._table.query().where(same).select(["id"]).to_list()
+        if len(items) - len(known) > room:
+            message = f"an index holds {MOST_ITEMS} items at most; delete some, or make another"
+            raise ServingError(409, "too_many_items", message)
+
     async def delete(self, condition: Condition) -> int:
         """Delete what a condition is true of; returns how many items that were."""
-        async with self._lock:
+        async with self._work(), self._lock:
             before = await self.count()
             await self._table.delete(_expression(condition))
             number = before - await self.count()
@@ -241,7 +287,8 @@ class Index:
     async def item(self, name: str) -> Item | None:
         """The item of an id."""
         query = self._table.query().where(_expression(Compared("id", "eq", name)))
-        rows = await query.limit(1).to_list()
+        async with self._work():
+            rows = await query.limit(1).to_list()
         return self._item(rows[0]) if rows else None
 
     async def search(
@@ -257,7 +304,8 @@ class Index:
         query = self._table.query().nearest_to(vector).distance_type("dot")
         if condition is not None:
             query = query.where(_expression(condition))
-        rows = await query.limit(most).to_list()
+        async with self._work():
+            rows = await query.limit(most).to_list()
         found = [Found(item, float(item.vector @ vector)) for item in map(self._item, rows)]
         return sorted(found, key=lambda one: (-one.score, one.item.id))
 

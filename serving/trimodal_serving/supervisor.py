@@ -1,4 +1,4 @@
-"""Keeps one process with the model alive: what dies or hangs is replaced.
+"""Keeps one process with the model alive: what dies, hangs or computes nothing is replaced.
 
 supervisor = Supervisor(setting, meter, 120.0, LastingNursery())
 await supervisor.start(); link = supervisor.link
@@ -29,6 +29,9 @@ STALE_SECONDS = 2.0
 BRIEF_SECONDS = 5.0
 """A process that lived no longer is not replaced at once, but after twice the time of the last."""
 LONGEST_PAUSE = 30.0
+MOST_FAILED = 3
+"""Batches in a row on which a model fails, and on a sample that it once computed, too; then
+something in its process is broken for good."""
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +150,9 @@ class Supervisor:
                 return
             if link.batch_seconds > self._batch_seconds:
                 logger.error("a batch takes more than %g s, it is ended", self._batch_seconds)
+                return
+            if link.failed_batches >= MOST_FAILED:
+                logger.error("the model fails on everything, its process is ended")
                 return
         logger.error("the process of the model ended")
 

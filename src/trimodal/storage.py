@@ -5,6 +5,7 @@ write_whole("s3://corpus/results.json", b"{}")
 picture = ShardFile("data/shards/shard-00000.tar", offset=1536, size=4021, sha256="9f86...").read()
 """
 
+import errno
 import functools
 import hashlib
 import io
@@ -13,11 +14,12 @@ import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from trimodal.errors import DataError, StorageError, TrimodalError
 
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
 OPEN_FILES = 64
 """Of shards, in each process."""
+PAUSES = (1.0, 4.0, 16.0)
+"""Seconds before what could not be read is asked for again."""
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that there is no such file, rather than that it cannot be read now."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +55,11 @@ class ShardFile:
         """The bytes, which are what was imported.
 
         Raises:
-            DataError: they are not, or cannot be read; the message names shard and offset.
+            DataError: they are not, or there is no such shard; the message names shard and offset.
+            StorageError: the shard cannot be read now.
         """
-        try:
-            content = read_range(self.shard, self.offset, self.size)
-        except StorageError as error:
-            raise DataError(str(error)) from error
+        read = functools.partial(read_range, self.shard, self.offset, self.size)
+        content = _read_medium(read)
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise DataError(f"{self} are not what was imported")
         return content
@@ -105,14 +111,67 @@ def read_source(source: Source) -> bytes:
     """The bytes of a medium.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: there is no such file, or it is not what was imported.
+        StorageError: it cannot be read now.
     """
     if isinstance(source, ShardFile):
         return source.read()
+    return _read_medium(functools.partial(read_bytes, source))
+
+
+def _read_medium(read: Callable[[], bytes]) -> bytes:
+    """What is gone is a fault of the data; what a disk or a server refuses for now is not."""
     try:
-        return source.read_bytes()
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+        return patiently(read)
+    except StorageError as error:
+        if is_missing(error):
+            raise DataError(str(error)) from error
+        raise
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """What `read` returns, asked again after pauses where a disk or a server may have failed it.
+
+    Raises:
+        StorageError: it failed every time, or another try would change nothing.
+    """
+    for pause in PAUSES:
+        try:
+            return read()
+        except StorageError as error:
+            if is_missing(error) or isinstance(error.__cause__, ValueError | ImportError):
+                raise
+        _opened.cache_clear()  # a descriptor that is kept may be what fails
+        time.sleep(pause)
+    return read()
+
+
+def is_missing(error: StorageError) -> bool:
+    """Whether there is no such file, or it ends before what was asked for."""
+    cause = error.__cause__
+    if isinstance(cause, MISSING):
+        return True
+    # what s3fs makes of a range behind the end
+    return isinstance(cause, OSError) and cause.errno == errno.EINVAL
+
+
+@contextmanager
+def naming(address: str | Path, deed: str) -> Iterator[None]:
+    """One sentence for whatever keeps a file from being `deed`, such as read or written.
+
+    Raises:
+        StorageError: that sentence.
+    """
+    try:
+        yield
+    except TrimodalError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unusable(address, deed, error) from error
+    except Exception as error:  # a file system's own, such as that it has no credentials
+        if not is_remote(address):
+            raise
+        raise _unusable(address, deed, error) from error
 
 
 def open_binary(address: str | Path) -> BinaryIO:
@@ -121,7 +180,7 @@ def open_binary(address: str | Path) -> BinaryIO:
     Raises:
         StorageError: it cannot be opened.
     """
-    with _said(address, "read"):
+    with naming(address, "read"):
         if not is_remote(address):
             return open(address, "rb")
         system, path = _remote(address)
@@ -135,7 +194,7 @@ def read_bytes(address: str | Path) -> bytes:
     Raises:
         StorageError: it cannot be read.
     """
-    with open_binary(address) as file, _said(address, "read"):
+    with open_binary(address) as file, naming(address, "read"):
         return file.read()
 
 
@@ -151,7 +210,7 @@ def read_range(address: str, offset: int, size: int) -> bytes:
             return os.pread(opened.descriptor, size, offset)
         except (OSError, ValueError) as error:
             raise _unusable(address, "read", error) from error
-    with _said(address, "read"):
+    with naming(address, "read"):
         system, path = _remote(address)
         return cast(bytes, system.cat_file(path, start=offset, end=offset + size))
 
@@ -162,7 +221,7 @@ def size_of(address: str | Path) -> int:
     Raises:
         StorageError: there is none.
     """
-    with _said(address, "read"):
+    with naming(address, "read"):
         if not is_remote(address):
             return Path(address).stat().st_size
         system, path = _remote(address)
@@ -177,22 +236,28 @@ def is_file(address: str | Path) -> bool:
     """
     if not is_remote(address):
         return Path(address).is_file()
-    with _said(address, "read"):
+    with naming(address, "read"):
         system, path = _remote(address)
         system.invalidate_cache()  # another machine may have written it
         return bool(system.isfile(path))
 
 
-def is_used(folder: str | Path) -> bool:
+def is_used(folder: str | Path, besides: str = "") -> bool:
     """Whether there is anything in a folder, or a file in its place.
+
+    Args:
+        folder: of this machine, or an address of fsspec.
+        besides: a name in a folder of this machine that does not count.
 
     Raises:
         StorageError: it cannot be told.
     """
-    with _said(folder, "read"):
+    with naming(folder, "read"):
         if not is_remote(folder):
             place = Path(folder)
-            return any(place.iterdir()) if place.is_dir() else place.exists()
+            if not place.is_dir():
+                return place.exists()
+            return any(path.name != besides for path in place.iterdir())
         system, path = _remote(folder)
         system.invalidate_cache()
         return bool(system.exists(path))
@@ -205,7 +270,7 @@ def make_folder(folder: str | Path) -> None:
         StorageError: it cannot be made.
     """
     if not is_remote(folder):
-        with _said(folder, "written"):
+        with naming(folder, "written"):
             Path(folder).mkdir(parents=True, exist_ok=True)
 
 
@@ -215,7 +280,7 @@ def remove_tree(folder: str | Path) -> None:
     Raises:
         StorageError: it cannot be deleted.
     """
-    with _said(folder, "written"):
+    with naming(folder, "written"):
         if not is_remote(folder):
             shutil.rmtree(folder)
             return
@@ -262,7 +327,7 @@ def replacing(
         scratch = None if remote else Path(address).parent
     name = None
     try:
-        with _said(address, "written"):
+        with naming(address, "written"):
             handle, name = tempfile.mkstemp(dir=scratch, prefix=f".{Path(address).name}.")
         with os.fdopen(handle, "w+b") as file:
             try:
@@ -271,7 +336,7 @@ def replacing(
                 os.fsync(file.fileno())
             except OSError as error:
                 raise _unusable(address, "written", error) from error
-        with _said(address, "written"):
+        with naming(address, "written"):
             _put(name, address)
     finally:
         if name is not None:
@@ -288,6 +353,20 @@ def _put(name: str, address: str | Path) -> None:
     os.umask(mask)
     Path(name).chmod(0o666 & ~mask)  # a temporary file is born private
     os.replace(name, address)
+    sync(parent_of(address))
+
+
+def sync(path: str | Path) -> None:
+    """Have a file's content, or a folder's names, on the disk before anything that follows.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(address: str | Path, content: bytes) -> None:
@@ -330,24 +409,9 @@ def _opened(path: str) -> _Opened:
 def _remote(address: str | Path) -> tuple["AbstractFileSystem", str]:
     from fsspec.core import url_to_fs  # most runs have no use for it
 
-    with _said(address, "read"):
+    with naming(address, "read"):
         system, path = url_to_fs(str(address))
     return system, path
-
-
-@contextmanager
-def _said(address: str | Path, deed: str) -> Iterator[None]:
-    """One sentence for whatever keeps a file from being `deed`, read or written."""
-    try:
-        yield
-    except TrimodalError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _unusable(address, deed, error) from error
-    except Exception as error:  # a file system's own, such as that it has no credentials
-        if not is_remote(address):
-            raise
-        raise _unusable(address, deed, error) from error
 
 
 def _unusable(address: str | Path, deed: str, error: Exception) -> StorageError:

@@ -14,7 +14,12 @@ import pytest
 import yaml
 
 from trimodal.schema import to_dict
-from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
+from trimodal.testing import (
+    tiny_model_config,
+    tiny_tokenizer,
+    tiny_tokenizers,
+    write_tiny_manifest,
+)
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
@@ -25,16 +30,23 @@ Harm = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer and 40 rows, which no script changes."""
+    """A folder with tokenizers and 40 rows, some with questions, which no script changes."""
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "text.model").write_bytes(tiny_tokenizer())
-    write_tiny_manifest(folder, rows=40)
+    tiny_tokenizers().save(folder / "tokenizers")
+    manifest = write_tiny_manifest(folder, rows=40)
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    for i, row in enumerate(rows):
+        row["speech_lang"] = ("en", "zh")[i % 2]
+        if i % 3 == 0:
+            row |= {"question": "is it red?", "answer": "yes" if row["label"] == "red" else "no"}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def tree(tmp_path: Path, corpus: Path) -> dict[str, Any]:
-    """The configuration: dropout, augmentation, samples that lack modalities."""
+    """The configuration: all objectives, dropout, augmentation, samples that lack modalities."""
     model = to_dict(tiny_model_config())
     for stack in ("vision", "text", "speech", "trunk"):
         model[stack]["dropout"] = 0.1
@@ -43,6 +55,7 @@ def tree(tmp_path: Path, corpus: Path) -> dict[str, Any]:
         "data": {
             "train": [str(corpus / "train.jsonl")],
             "tokenizer": str(corpus / "text.model"),
+            "tokenizers": str(corpus / "tokenizers"),
             "num_workers": 0,
             "vision_augment": {"rotate_degrees": 10, "shift": 0.1},
             "speech_augment": {"stretch": 0.2, "warp": 0.1, "noise": 0.5, "time_mask": 0.1},
@@ -50,8 +63,10 @@ def tree(tmp_path: Path, corpus: Path) -> dict[str, Any]:
         "model": model,
         "objectives": {
             "contrastive": {},
-            "masked": {"rate": 0.5},
+            "masked": {"rate": 0.5, "vision_target": "codes"},
+            "target": {"rate": 0.5},
             "causal": {"rate": 0.5},
+            "length": {},
             "matching": {"rate": 0.25},
         },
         "training": {

@@ -23,7 +23,7 @@ from forks import at, kill, start, traces, train_whole, wait, weights, wrap
 from trimodal.config import RunConfig, load_config
 from trimodal.training import checkpoint
 
-STAGES = ("save_file", "_entry", "_sync", "_remove")
+STAGES = ("save_file", "_entry", "sync", "_remove")
 """Of a checkpoint's way to its place; each can be the last thing that happens, or nearly."""
 
 

@@ -33,7 +33,7 @@ TENSORS = {
 
 def stages() -> list[tuple[Any, str]]:
     """Where each function lives that a checkpoint's way leads through."""
-    own = [(checkpoint, name) for name in ("save_file", "_entry", "_sync", "_remove")]
+    own = [(checkpoint, name) for name in ("save_file", "_entry", "sync", "_remove")]
     disk = [(Path, name) for name in ("mkdir", "write_text", "rename", "unlink")]
     return [*own, *disk, (shutil, "rmtree")]
 

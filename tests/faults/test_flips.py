@@ -12,6 +12,7 @@ Harm = Callable[..., dict[str, Any]]
 def test_every_flip_is_detected_or_changes_nothing(harm: Harm, flips: int) -> None:
     files = harm("flips.py", flips=flips)["files"]
     assert set(files) == {
+        "codes.safetensors",
         "manifest.json",
         "model.safetensors",
         "optimizer.safetensors",

@@ -8,15 +8,15 @@ import pytest
 Harm = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.faults
-def test_eight_sizes(harm: Harm) -> None:
+@pytest.mark.parametrize("sizes", [2, pytest.param(8, marks=pytest.mark.faults)])
+def test_a_few_sizes(harm: Harm, sizes: int) -> None:
     """Needs a kernel that lets users make namespaces, in which they may mount."""
     within = ("unshare", "--user", "--map-root-user", "--mount")
-    found = harm("full_disk.py", within=within, sizes=8)
-    assert len(found["disks"]) == 8
+    found = harm("full_disk.py", within=within, sizes=sizes)
+    assert len(found["disks"]) == sizes
     for disk in found["disks"]:
         assert disk["statuses"] == [0, 74], disk
         assert disk["step"] == found["every"]
         assert disk["same"]
         assert disk["left"] == [f"step-{found['every']:08d}"]
-    assert found["stderr"].count("cannot be written: ") == 8
+    assert found["stderr"].count("cannot be written: ") == sizes

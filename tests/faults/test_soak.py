@@ -8,6 +8,13 @@ import pytest
 Harm = Callable[..., dict[str, Any]]
 
 
+def test_three_hundred_steps(harm: Harm) -> None:
+    """Too few to tell a slope of memory from what is filled once."""
+    found = harm("soak.py", steps=300, every=10)
+    for name in ("files", "threads", "tasks"):
+        assert len(found[name]) == 1, found
+
+
 @pytest.mark.faults
 def test_twenty_thousand_steps(harm: Harm) -> None:
     found = harm("soak.py", steps=20_000)
@@ -15,3 +22,4 @@ def test_twenty_thousand_steps(harm: Harm) -> None:
     # a checkpoint that is being written has a file and a thread of its own
     assert max(found["files"]) - min(found["files"]) <= 2, found
     assert max(found["threads"]) - min(found["threads"]) <= 1, found
+    assert max(found["tasks"]) - min(found["tasks"]) <= 1, found

@@ -160,6 +160,23 @@ def test_changes_of_the_file_are_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     assert key.id not in file.load()
 
 
+def test_a_request_leaves_what_it_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    file = KeyFile(tmp_path / "keys.json")
+    key, secret = file.add(tenant="alice", scopes=("embed",), limits=Limits(in_flight=1))
+    access = Access(file)
+    before = access.enter("/readyz", [bearer(secret)])
+    text = file.path.read_text()
+    file.path.write_text(text.replace('"in_flight": 1', '"in_flight": 2'))
+    inside = access.enter("/readyz", [bearer(secret)])
+    access.leave(before)  # of another quota than the one that holds now
+    second = access.enter("/readyz", [bearer(secret)])
+    assert inside.key_id == second.key_id == key.id
+    assert refusal(access, "/readyz", bearer(secret)).code == "too_many_in_flight"
+    access.leave(inside)
+    access.enter("/readyz", [bearer(secret)])
+
+
 # every route of the real server
 
 

@@ -419,6 +419,18 @@ def test_work_for_a_client_that_left_is_dropped(troubled: httpx.Client, scripted
     assert [len(batch) for batch in scripted.batches] == [1, 1, 1]  # warm-up, red, blue
 
 
+def test_an_error_within_a_stream_is_counted(troubled: httpx.Client, scripted: Any) -> None:
+    scripted.fails_at = 3
+    messages = [{"role": "user", "content": "red"}]
+    tree = {"model": "tiny", "messages": messages, "stream": True}
+    assert '"code": "internal"' in troubled.post("/v1/chat/completions", json=tree).text
+    series = ""
+    for _ in range(100):  # it is written down a moment after its last event
+        series = series if "rejected_total{" in series else troubled.get("/metrics").text
+    assert 'trimodal_rejected_total{reason="internal"} 1.0' in series
+    assert 'trimodal_requests_total{code="200",route="/v1/chat/completions"} 1.0' in series
+
+
 def test_while_the_model_is_loaded(model: TrimodalModel, serve: Callable[..., Any]) -> None:
     gate = threading.Event()
 
@@ -428,7 +440,8 @@ def test_while_the_model_is_loaded(model: TrimodalModel, serve: Callable[..., An
 
     with serve(Engine(load)) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         assert client.get("/livez").status_code == 200
-        for refused in (client.get("/readyz"), client.get("/v1/models"), ask(client, "red")):
+        paths = ("/readyz", "/health", "/v1/models", "/models")
+        for refused in (*map(client.get, paths), ask(client, "red")):
             assert (refused.status_code, error_of(refused)["code"]) == (503, "loading")
             assert refused.headers["retry-after"] == "1"
         gate.set()

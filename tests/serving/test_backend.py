@@ -116,6 +116,21 @@ def test_what_is_cancelled_is_not_computed(scripted: Any) -> None:
     asyncio.run(main())
 
 
+def test_beats_say_on_how_many_batches_the_model_failed(model: TrimodalModel) -> None:
+    async def main() -> list[Any]:
+        ours, theirs = socket.socketpair()
+        backend = Backend(await Channel.open(theirs), lambda: model, 16_384)
+        backend._meter("failed_batches", 2)
+        running = asyncio.create_task(backend.run())
+        channel = await Channel.open(ours)
+        beat, _ = await heard(channel, "beat")
+        channel.close()
+        await running
+        return [beat["failed_batches"], beat["measured"]]
+
+    assert asyncio.run(main()) == [2, []]
+
+
 def test_a_model_that_cannot_be_loaded_is_told() -> None:
     def load() -> Any:
         raise StorageError("the folder is empty")

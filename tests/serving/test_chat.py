@@ -15,7 +15,9 @@ from PIL import Image
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
 from trimodal.testing import assert_close
+from trimodal_serving.chat import parse
 from trimodal_serving.engine import Engine
+from trimodal_serving.errors import ServingError
 
 SHORT = 9
 """Pieces of the texts here, so that the tests are fast."""
@@ -67,6 +69,16 @@ def cases(model: TrimodalModel, png: bytes, wav: bytes) -> dict[str, tuple[Any, 
         "address": ([listened], {}, text(speech=[wav])),
         "two": ([seen(png), heard(wav)], {}, text(image=[png], speech=[wav])),
         "question": ([said("red?"), seen(png)], {}, text(**both, answer=True)),
+        "spoken-question": (
+            [seen(png), heard(wav)],
+            {"task": "answer"},
+            text(image=[png], speech=[wav], answer=True),
+        ),
+        "spoken-question-alone": (
+            [heard(wav)],
+            {"task": "answer", "lang": "en"},
+            text(speech=[wav], answer=True, lang="en"),
+        ),
         "no-question": ([said("red?"), seen(png)], {"task": "describe"}, text(**both)),
         "complete": ("the square", {"task": "complete"}, text(complete=["the square"])),
         "complete-picture": (
@@ -216,6 +228,8 @@ BAD: list[tuple[dict[str, Any], str, str | None]] = [
     ({"trimodal": {"step": 5}}, "unknown_field", "trimodal.step"),
     ({"trimodal": 5}, "invalid_type", "trimodal"),
     ({**user([seen(b"x")]), "trimodal": {"task": "complete"}}, "unsupported_operation", None),
+    ({**user([heard(b"x")]), "trimodal": {"task": "complete"}}, "unsupported_operation", None),
+    ({**user([seen(b"x")]), "trimodal": {"task": "answer"}}, "unsupported_operation", None),
 ]
 
 
@@ -230,6 +244,20 @@ def test_a_bad_request_is_named(base_url: str, stream: bool) -> None:
             assert (error["code"], error["type"]) == (code, "invalid_request_error"), fields
             assert param is None or error["param"] == param, fields
             assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "message"),
+    [
+        ("answer", [seen(b"x")], "to answer, the message needs text or speech"),
+        ("complete", [seen(b"x"), heard(b"x")], "to complete, the message needs text"),
+    ],
+)
+def test_what_a_task_needs_is_named(task: str, content: Any, message: str) -> None:
+    body = json.dumps({"model": "tiny", **user(content), "trimodal": {"task": task}}).encode()
+    with pytest.raises(ServingError) as caught:
+        parse(body, "tiny", ("text",))
+    assert str(caught.value) == message
 
 
 def test_neutral_values_are_no_mistakes(sdk: openai.OpenAI) -> None:

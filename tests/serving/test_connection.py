@@ -2,6 +2,8 @@ import contextlib
 import json
 import re
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,8 +12,10 @@ import httpx
 import pytest
 
 from trimodal_serving import connection as module
+from trimodal_serving.command import http_server
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
+from trimodal_serving.guard import Guard, Message, Receive, Send
 
 HEAD = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
 
@@ -192,3 +196,59 @@ def test_a_connection_goes_on_behind_a_refusal(serve: Callable[..., Any], script
         while not answer.endswith(b'{"status":"live"}'):
             answer += connection.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+class Sending:
+    """A server whose answers are some pieces of so many MiB."""
+
+    def __init__(self, pieces: int, size: int) -> None:
+        self._pieces = pieces
+        self._size = size
+        self._server = http_server(Guard(self._answer, 1000))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
+        self.ended = threading.Event()
+        """Set when all of an answer was handed over, or nobody was there any more."""
+
+    async def _answer(self, scope: Message, _: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for i in range(self._pieces):
+            more = i + 1 < self._pieces
+            body = b"x" * (self._size << 20)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+        self.ended.set()
+
+    def __enter__(self) -> "Sending":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.force_exit = self._server.should_exit = True
+        self._thread.join(20)
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITE_SECONDS", 0.2)
+    received = 0
+    with Sending(pieces=64, size=1) as server, connected(server.url) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert server.ended.wait(60)
+        with contextlib.suppress(ConnectionError):
+            while chunk := connection.recv(1 << 20):
+                received += len(chunk)
+    assert received < 32 << 20, "what the system had taken already"
+
+
+def test_who_is_slow_gets_all_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITE_SECONDS", 1.0)
+    received, start = 0, time.monotonic()
+    with Sending(pieces=1, size=32) as server, connected(server.url) as connection:
+        connection.sendall(HEAD + b"connection: close\r\n\r\n")
+        while chunk := connection.recv(1 << 20):
+            received += len(chunk)
+            time.sleep(0.05)
+    assert received > 32 << 20
+    assert time.monotonic() - start > 1.5, "longer than is waited for a client that stands still"

@@ -11,6 +11,7 @@ from trimodal.models.generation import Request
 from trimodal_serving.composition import Outcome, Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.generations import MOST_BATCHES, Generations
+from trimodal_serving.meter import unmeasured
 
 MakeSample = Callable[[str], Sample]
 
@@ -73,12 +74,14 @@ def task(text_sample: MakeSample) -> Callable[..., Task]:
     return task
 
 
-def run(log: Log, use: Callable[[Generations], list[Any]], budget: int = 16_384) -> list[Any]:
+def run(
+    log: Log, use: Callable[[Generations], list[Any]], budget: int = 16_384, meter: Any = unmeasured
+) -> list[Any]:
     """The results of what `use` submits, when all turns were taken."""
 
     async def main() -> list[Any]:
         with ThreadPoolExecutor(1) as executor:
-            generations = Generations(log.compose, executor, budget, log.observe)
+            generations = Generations(log.compose, executor, budget, log.observe, meter)
             futures = use(generations)
             for _ in range(100):
                 if generations.busy:
@@ -95,6 +98,20 @@ def test_one_kind_shares_a_batch_and_kinds_take_turns(log: Log, task: Callable[.
     assert results == [f"made of {name}" for name in "abcd"]
     assert log.steps == ["a+c", "b", "d"] * 3
     assert log.observed[0] == made[0].cost + made[2].cost
+
+
+def test_steps_are_measured_like_batches(log: Log, task: Callable[..., Task]) -> None:
+    measured: dict[str, list[float]] = {}
+    log.raises = lambda name: name == "b"
+
+    def meter(name: str, value: float) -> None:
+        measured.setdefault(name, []).append(value)
+
+    made = [task("a"), task("b")]
+    run(log, lambda generations: [generations.submit(one) for one in made], meter=meter)
+    assert len(measured["queue_wait_seconds"]) == 2, "once for each, though they were tried again"
+    assert len(measured["inference_seconds"]) == len(log.steps)
+    assert measured["batch_items"] == [len(step.split("+")) for step in log.steps]
 
 
 def test_one_joins_the_batch_of_its_kind_that_runs(log: Log, task: Callable[..., Task]) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from trimodal_serving import guard as module
+from trimodal_serving.caller import Usage, current
 from trimodal_serving.errors import ServingError
 from trimodal_serving.guard import App, Guard, Message, Receive, Send
+from trimodal_serving.ledger import Ledger, Visit
+from trimodal_serving.metrics import Metrics
 
 LIMIT = 1000
 
@@ -206,8 +209,15 @@ def test_compressed_bodies_are_refused(encoding: str) -> None:
     assert (exchange.status, exchange.code) == (415, "unsupported_content_encoding")
 
 
+def test_chunks_are_no_compression() -> None:
+    for coding, status in (("chunked", 200), ("Chunked", 200), ("gzip, chunked", 415)):
+        exchange = Exchange(part(5, False), headers={"transfer-encoding": coding}).run(guarded())
+        assert exchange.status == status
+
+
 def failing(started: bool) -> Callable[..., Any]:
     async def app(_: Message, __: Receive, send: Send) -> None:
+        current().cost = 70
         if started:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("secret of the library")
@@ -229,6 +239,51 @@ def test_a_failure_is_logged_under_the_request_s_id(caplog: pytest.LogCaptureFix
 
 def test_a_failure_within_an_answer_adds_nothing_to_it() -> None:
     assert len(Exchange(part(5, False)).run(guarded(failing(started=True))).sent) == 1
+
+
+class Noted(Ledger):
+    """Remembers what was written down."""
+
+    def __init__(self) -> None:
+        super().__init__(Metrics())
+        self.visits: list[Visit] = []
+
+    def answered(self, visit: Visit) -> None:
+        self.visits.append(visit)
+
+
+@pytest.mark.parametrize(
+    ("ends", "used", "reason", "tokens"),
+    [
+        (False, 0, "client_closed_request", 70),
+        (False, 5, "client_closed_request", 5),
+        (True, 0, None, 0),
+        (True, 5, None, 5),
+    ],
+    ids=["left", "left-charged", "whole", "whole-charged"],
+)
+def test_who_leaves_a_started_answer_is_charged_what_it_cost(
+    ends: bool, used: int, reason: str | None, tokens: int
+) -> None:
+    async def app(_: Message, __: Receive, send: Send) -> None:
+        current().cost = 70
+        current().usage.add(Usage(used))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": not ends})
+
+    ledger = Noted()
+    Exchange(part(5, False)).run(guarded(app, ledger=ledger))
+    (visit,) = ledger.visits
+    assert visit.caller is not None
+    assert (visit.status, visit.reason, visit.caller.usage.tokens) == (200, reason, tokens)
+
+
+def test_a_failure_of_ours_within_an_answer_costs_nothing() -> None:
+    ledger = Noted()
+    Exchange(part(5, False)).run(guarded(failing(started=True), ledger=ledger))
+    (visit,) = ledger.visits
+    assert visit.caller is not None
+    assert (visit.reason, visit.caller.usage.tokens) == ("internal", 0)
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "\x1b[31m", "a\tb"])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from trimodal.models import TrimodalModel
+from trimodal_serving import index_folders as module
 from trimodal_serving.access import Access
-from trimodal_serving.caller import Caller
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
 from trimodal_serving.index_folders import IndexFolders
@@ -85,3 +86,27 @@ def test_through_the_server(
         assert ask("bob", "POST", "/v1/indexes", name="pets").status_code == 201
         found = ask("alice", "POST", "/v1/search", model="tiny", index="pets", query="secret")
         assert [one["id"] for one in found.json()["data"]] == ["a"]
+
+
+def test_the_work_of_all_tenants_is_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WORK", 10)
+
+    async def work() -> None:
+        folders = await IndexFolders.open(tmp_path)
+        alice, bob = Caller("alice", "key"), Caller("bob", "another key")
+        mine, other = [
+            await (await folders.of(caller)).create("things", DESCRIPTION)
+            for caller in (alice, bob)
+        ]
+        vector = DESCRIPTION.signature
+        with acting(alice), mine._admission.admit(1000):
+            with pytest.raises(ServingError, match="as much work as it takes"):
+                await mine.search(vector, 1)
+            with acting(bob):  # who holds less than his share
+                assert await other.search(vector, 1) == []
+                with other._admission.admit(1000), pytest.raises(ServingError):
+                    await other.search(vector, 1)
+
+    asyncio.run(work())

@@ -122,6 +122,7 @@ def test_deleting(client: httpx.Client, name: str) -> None:
         ({"id": "a", "vector": [1.0] * 15}, "invalid_vector", "items[1].vector"),
         ({"id": "a", "vector": [0] * 16}, "invalid_vector", "items[1].vector"),
         ({"id": "a", "vector": ["1"] * 16}, "invalid_vector", "items[1].vector"),
+        ({"id": "a", "vector": [10**400] * 16}, "invalid_vector", "items[1].vector"),
         (
             {"id": "a", "vector": [1] * 16, "modality": "video"},
             "invalid_modality",

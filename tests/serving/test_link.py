@@ -106,10 +106,11 @@ def test_beats_tell_how_it_goes() -> None:
     async def main() -> None:
         async with linked() as (link, other, measured):
             before = link.last_beat
-            other.send({"kind": "beat", "batch_seconds": 2.5, "measured": [["decode_seconds", 1]]})
+            beat = {"kind": "beat", "batch_seconds": 2.5, "failed_batches": 2}
+            other.send({**beat, "measured": [["decode_seconds", 1]]})
             other.send({"kind": "ready", "architecture": {}, "generates": ["text"]})
             assert (await link.started)["generates"] == ["text"]
-            assert link.batch_seconds == 2.5
+            assert (link.batch_seconds, link.failed_batches) == (2.5, 2)
             assert link.last_beat >= before
             assert measured == [("decode_seconds", 1)]
 

@@ -4,11 +4,15 @@ import asyncio
 import os
 import select
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from trimodal_serving import nursery as module
 from trimodal_serving.backend import Setting
+from trimodal_serving.logs import JsonLines
 from trimodal_serving.nursery import Child, LastingNursery, Nursery, NurseryLostError
 
 
@@ -67,3 +71,26 @@ def test_a_lasting_one_is_started_again_for_all_that_lost_it(model_folder: Path)
             await lasting.spawn(setting)
 
     asyncio.run(main())
+
+
+def test_what_ends_a_child_is_logged_without_its_text(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    codes: list[int] = []
+
+    def serve(*_: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("trimodal_serving.backend.serve", serve)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        module._live(ours, Setting("x").tree())
+    (record,) = caplog.records
+    line = JsonLines().format(record)
+    assert "the process of the model failed" in line
+    assert "RuntimeError" in line
+    assert "secret" not in line + capfd.readouterr().err
+    assert codes == [1]

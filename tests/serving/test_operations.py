@@ -3,12 +3,12 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from trimodal_serving.operations import EMBEDDINGS, HEALTH, KSERVE, TOKENS, Operation
+from trimodal_serving.operations import ALIASES, EMBEDDINGS, HEALTH, KSERVE, TOKENS, Operation
 
 
 @pytest.mark.parametrize(
     "operation",
-    [*HEALTH, *EMBEDDINGS, *TOKENS, *KSERVE],
+    [*HEALTH, *EMBEDDINGS, *TOKENS, *KSERVE, *ALIASES],
     ids=lambda operation: f"{operation.method} {operation.path}",
 )
 def test_examples_are_answered_as_it_says(

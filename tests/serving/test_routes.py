@@ -152,11 +152,20 @@ def test_every_route_is_described_and_nothing_else_is() -> None:
         ("GET", "/livez"),
         ("GET", "/readyz"),
         ("GET", "/v1/models"),
+        ("GET", "/health"),
+        ("GET", "/models"),
         ("GET", "/v1/models/{model}"),
     }
     routes = {(one.method, re.sub(r":path\b", "", one.path)) for one in ROUTES} | own
     assert routes == {(one.method, one.path) for one in OPERATIONS}
     assert len(OPERATIONS) == len(routes)
+
+
+def test_paths_of_others_answer_alike(client: httpx.Client) -> None:
+    for path, alias in (("/readyz", "/health"), ("/v1/models", "/models")):
+        assert client.get(alias).json() == client.get(path).json()
+    tree = {"model": "tiny", "input": TEXTS}
+    assert asked(client, "/embeddings", tree) == asked(client, "/v1/embeddings", tree)
 
 
 def test_lengths_are_cut_alike(client: httpx.Client, expected: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from trimodal.batch import Modality, Sample
+from trimodal.errors import NumericError
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
 from trimodal.models.generation import Request
@@ -176,6 +177,104 @@ def test_a_failure_of_the_worker_itself_is_survived(
             return await scheduler.submit(text_sample("red"))
 
     assert asyncio.run(main()).shape == (model.architecture.embedding_dim,)
+
+
+class Sick:
+    """A model that can be made to fail on all samples but a few; notes what is said of it."""
+
+    def __init__(self) -> None:
+        self.computes: Callable[[Sample], bool] = lambda _: False
+        self.error: Exception = ServingError(500, "internal", "sick")
+        self.said: list[tuple[str, float]] = []
+
+    def compute(self, samples: Sequence[Sample]) -> Results:
+        if isinstance(self.error, MemoryError):
+            raise self.error
+        return [np.zeros(1) if self.computes(one) else self._failure() for one in samples]
+
+    def _failure(self) -> ServingError:
+        assert isinstance(self.error, ServingError)
+        return self.error
+
+    async def asked(self, scheduler: Scheduler, *samples: Sample) -> list[float]:
+        """What is said of failed batches after these were asked for in one."""
+        futures = [scheduler.submit(sample) for sample in samples]
+        await asyncio.gather(*futures, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        return [value for name, value in self.said if name == "failed_batches"]
+
+
+@asynccontextmanager
+async def ailing(canary: Sample | None) -> AsyncIterator[tuple[Sick, Scheduler]]:
+    sick = Sick()
+    with ThreadPoolExecutor(1) as executor:
+        meter: Any = lambda *pair: sick.said.append(pair)  # noqa: E731
+        scheduler = Scheduler(sick.compute, executor, 16_384, lambda *_: None, None, meter)
+        scheduler.canary = canary
+        try:
+            yield sick, scheduler
+        finally:
+            await scheduler.stop()
+
+
+def test_batches_on_all_of_which_the_model_fails_are_counted(text_sample: MakeSample) -> None:
+    red, blue, canary = map(text_sample, ("red", "blue", "canary"))
+
+    async def main() -> None:
+        async with ailing(canary) as (sick, scheduler):
+            assert await sick.asked(scheduler, red, blue) == [1]
+            sick.error = MemoryError()
+            assert await sick.asked(scheduler, red) == [1, 2]
+            sick.error = ServingError(500, "internal", "sick")
+            assert await sick.asked(scheduler, red) == [1, 2, 3]
+            sick.computes = lambda sample: sample is blue
+            assert await sick.asked(scheduler, red, blue) == [1, 2, 3, 0], "blue was computed"
+
+    asyncio.run(main())
+
+
+def test_samples_that_make_the_model_fail_say_nothing_of_it(text_sample: MakeSample) -> None:
+    red, canary = map(text_sample, ("red", "canary"))
+
+    async def main() -> None:
+        async with ailing(canary) as (sick, scheduler):
+            sick.computes = lambda sample: sample is canary
+            assert await sick.asked(scheduler, red) == []
+            sick.computes = lambda _: False
+            sick.error = ServingError(400, "invalid_image", "no picture")
+            assert await sick.asked(scheduler, red) == []
+            sick.error = ServingError(500, "nonfinite_output", "no vector")
+            assert await sick.asked(scheduler, red) == []
+            sick.error = ServingError(500, "internal", "sick")
+            assert await sick.asked(scheduler, red) == [1]
+        async with ailing(None) as (sick, scheduler):
+            assert await sick.asked(scheduler, red) == []
+
+    asyncio.run(main())
+
+
+def test_outputs_on_which_the_model_fails_are_counted_too(text_sample: MakeSample) -> None:
+    sick, sample = Sick(), text_sample("red")
+    task = Task(sample, None, Request(to=Modality.TEXT), Decoding(), 0, room=1)
+    outcomes = [
+        Outcome(failed=[0], error=RuntimeError()),
+        Outcome(failed=[1], error=NumericError()),
+    ]
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            composition = SimpleNamespace(step=lambda: outcomes.pop(0), add=print, drop=print)
+            compose: Any = lambda _: composition  # noqa: E731
+            meter: Any = lambda *pair: sick.said.append(pair)  # noqa: E731
+            scheduler = Scheduler(sick.compute, executor, 1, lambda *_: None, compose, meter)
+            scheduler.canary = sample
+            for _ in range(2):
+                await asyncio.gather(scheduler.generate(task), return_exceptions=True)
+                await asyncio.sleep(0.05)
+            await scheduler.stop()
+
+    asyncio.run(main())
+    assert [value for name, value in sick.said if name == "failed_batches"] == [1, 0]
 
 
 def test_stopping_fails_what_waits_and_what_runs(scripted: Any, text_sample: MakeSample) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from trimodal.errors import StorageError
 from trimodal_serving import store
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import ServingError
 from trimodal_serving.filters import parse_filter
 from trimodal_serving.store import Description, Index, Indexes, Item, check_name
@@ -212,6 +213,51 @@ def test_writes_at_once_are_all_kept(tmp_path: Path) -> None:
         rows = [Item(f"more-{i}", VECTORS[i], "text", {}) for i in range(16)]
         await asyncio.gather(*(index.upsert([row]) for row in rows))
         assert await index.count() == 56
+
+    run(tmp_path, work)
+
+
+def test_an_index_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MOST_ITEMS", 42)
+
+    async def work(index: Index) -> None:
+        more = [Item(f"more-{i}", VECTORS[i], "text", {}) for i in range(3)]
+        with pytest.raises(ServingError, match="holds 42 items at most") as caught:
+            await index.upsert(more)
+        assert (caught.value.status, caught.value.code) == (409, "too_many_items")
+        assert await index.count() == 40
+        await index.upsert(more[:2])
+        await index.upsert([item(0), item(1), *more[:2]])  # in the place of those that are there
+        with pytest.raises(ServingError, match="holds 42 items at most"):
+            await index.upsert([item(0), more[2]])
+        assert await index.count() == 42
+
+    run(tmp_path, work)
+
+
+def test_work_is_charged_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "ROWS_A_TOKEN", 10)
+    monkeypatch.setattr(store, "MOST_WORK", 100)
+
+    async def work(index: Index) -> None:
+        red = parse_filter({"id": "red"}, index.fields)
+        asked: list[tuple[Callable[[], Awaitable[Any]], int]] = [
+            (lambda: index.search(VECTORS[0], 1), 5),
+            (lambda: index.upsert([item(0), item(1)]), 7),
+            (lambda: index.item("red"), 5),
+            (lambda: index.delete(red), 5),
+        ]
+        for ask, cost in asked:
+            with acting(Caller("alice")) as caller:
+                await ask()
+            assert (caller.cost, caller.usage.tokens) == (cost, cost)
+        with acting(Caller("alice")) as caller, index._admission.admit(1000):
+            for ask, _ in asked:
+                with pytest.raises(ServingError) as caught:
+                    await ask()
+                assert (caught.value.status, caught.value.code) == (429, "queue_full")
+            assert caller.usage.tokens == 0
+        assert index._admission.idle
 
     run(tmp_path, work)
 

@@ -125,6 +125,25 @@ def test_a_batch_without_an_end_is_ended(
     asyncio.run(main())
 
 
+def test_a_model_that_fails_on_everything_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, model: TrimodalModel
+) -> None:
+    async def main() -> None:
+        async with supervised(monkeypatch, lambda: model) as (supervisor, nursery, measured):
+            await supervisor.start()
+            link = supervisor.link
+            link.failed_batches = module.MOST_FAILED - 1  # as a beat would say
+            await asyncio.sleep(0.05)
+            assert not link.ended
+            link.failed_batches = module.MOST_FAILED
+            await until(lambda: link.ended)
+            await until(lambda: code(supervisor) is None)
+            assert len(nursery.children) == 2
+            assert measured.count("worker_restarts") == 1
+
+    asyncio.run(main())
+
+
 def test_silence_is_noticed(monkeypatch: pytest.MonkeyPatch, model: TrimodalModel) -> None:
     monkeypatch.setattr("trimodal_serving.backend.BEAT_SECONDS", 1e6)
     monkeypatch.setattr(module, "STALE_SECONDS", 0.0)

@@ -1,14 +1,20 @@
+import builtins
+import errno
 import hashlib
 import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from trimodal import storage
 from trimodal.errors import DataError, StorageError
 from trimodal.storage import (
     OPEN_FILES,
+    PAUSES,
     ShardFile,
     are_same,
     beside,
@@ -211,11 +217,113 @@ def test_a_medium_that_is_gone_is_named(tmp_path: Path) -> None:
         read_source(tmp_path / "x.png")
 
 
+class Failing:
+    """A file system that refuses to read for some calls, and the pauses that are made."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
+        self.left, self.pauses = times, []
+        for owner, name in ((os, "pread"), (MemoryFileSystem, "cat_file"), (builtins, "open")):
+            patch.setattr(owner, name, self.instead_of(getattr(owner, name), error))
+        patch.setattr(storage.time, "sleep", self.pauses.append)
+
+    def instead_of(self, inner: Any, error: Exception) -> Any:
+        def read(*arguments: Any, **options: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                raise error
+            return inner(*arguments, **options)
+
+        return read
+
+
+REFUSALS = [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files")]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: errno.errorcode[error.errno])
+def test_what_fails_for_a_moment_is_read_all_the_same(
+    address: str, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing = Failing(patch, error, len(PAUSES))
+        assert stored(address, 3, 5).read() == CONTENT[3:8]
+        assert failing.pauses == list(PAUSES) == sorted(PAUSES)
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: errno.errorcode[error.errno])
+def test_what_goes_on_failing_is_no_fault_of_the_data(
+    address: str, error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "x.png"
+    picture.write_bytes(CONTENT)
+    for source in (stored(address, 3, 5), picture):
+        with monkeypatch.context() as patch:
+            Failing(patch, error, 1000)
+            with pytest.raises(StorageError, match=f"cannot be read: {error.strerror}"):
+                read_source(source)
+    assert read_source(picture) == CONTENT
+
+
+def test_a_server_that_fails_in_its_own_way_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole(f"memory://{tmp_path.name}/s.tar", CONTENT)
+    with monkeypatch.context() as patch:
+        failing = Failing(patch, RuntimeError("the connection was reset"), 2)
+        assert stored(f"memory://{tmp_path.name}/s.tar", 3, 5).read() == CONTENT[3:8]
+        assert len(failing.pauses) == 2
+
+
+def test_what_no_other_try_would_change_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"memory://{tmp_path.name}/s.tar"
+    write_whole(path, CONTENT)
+    with monkeypatch.context() as patch:
+        # so s3fs says that a range lies behind the end
+        failing = Failing(patch, OSError(errno.EINVAL, "InvalidRange"), 1)
+        with pytest.raises(DataError, match="InvalidRange"):
+            stored(path, 3, 5).read()
+        with pytest.raises(StorageError, match="nowhere"):
+            ShardFile("nowhere://b/s.tar", 0, 1, "").read()
+        with pytest.raises(DataError, match="cannot be read: Is a directory"):
+            read_source(tmp_path)
+        assert failing.pauses == []
+
+
+def test_a_file_that_ends_too_soon_is_not_what_was_imported(address: str) -> None:
+    part = stored(address, 1000, 24)
+    with pytest.raises(DataError, match="are not what was imported"):
+        ShardFile(address, 1010, 24, part.sha256).read()
+
+
+def test_the_folder_of_a_file_that_is_put_into_place_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a machine that stops may have neither the old name nor the new one."""
+    synced: list[str] = []
+    inner = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        inner(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_whole(tmp_path / "x.bin", b"abc")
+    assert synced[-1] == str(tmp_path)
+    assert len(synced) == 2
+
+
+def test_a_name_may_not_count_as_use(tmp_path: Path) -> None:
+    (tmp_path / ".import").mkdir()
+    assert is_used(tmp_path)
+    assert not is_used(tmp_path, besides=".import")
+    (tmp_path / "other").write_bytes(b"")
+    assert is_used(tmp_path, besides=".import")
+
+
 def test_a_file_system_that_fails_in_its_own_way_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from fsspec.implementations.memory import MemoryFileSystem
-
     class NoCredentialsError(Exception):
         pass
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimodal.cli import Command, add_token_budget, check_output, positive
-from trimodal.errors import ConfigError, DataError
+from trimodal.errors import ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from trimodal.models.generation import Request
 
 MODALITIES = ("image", "text", "speech")
+OF_TARGETS = {
+    "lang": ("text", "speech"),
+    "size": ("image",),
+    "steps": ("image", "speech"),
+    "max_tokens": ("text",),
+}
+"""Options that decide something about these targets alone."""
+MANIFEST = "manifest.jsonl"
+"""Of what was generated for the rows of another one, in the folder of the outputs."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -103,14 +112,25 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("nothing to start from: give --image, --text, --speech or --data")
     elif options.sources is not None:
         raise ConfigError("--from: needs --data, whose rows it chooses from")
+    _check_used(options)
     if options.complete is not None and options.to != "text":
         raise ConfigError("--complete: only a text can be completed")
     if options.data is None and options.to != "text" and options.out is None:
         raise ConfigError(f"--out: names no file for the {options.to}")
     inputs = [options.model, *(p for p in (options.data, options.image, options.speech) if p)]
     if options.out is not None:
-        check_output(options.out, inputs)
+        check_output(options.out / MANIFEST if options.data else options.out, inputs)
     return _generate_all(options) if options.data else _generate_one(options)
+
+
+def _check_used(options: argparse.Namespace) -> None:
+    """Refuse what was given and would be ignored."""
+    for name, targets in OF_TARGETS.items():
+        if getattr(options, name) is not None and options.to not in targets:
+            option = name.replace("_", "-")
+            raise ConfigError(
+                f"--{option}: decides nothing about the {options.to} that --to asks for"
+            )
 
 
 def _settings(options: argparse.Namespace) -> "tuple[Request, Decoding]":
@@ -193,7 +213,7 @@ def _generate_all(options: argparse.Namespace) -> int:
         (media if suffix else options.out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{options.out} cannot be made: {error.strerror}") from error
-    lines = []
+    manifest, lines = options.out / MANIFEST, []
     with Progress(len(rows), "generated", shown=True) as bar:
         for start, made in generate_rows(
             model,
@@ -204,6 +224,8 @@ def _generate_all(options: argparse.Namespace) -> int:
             seed=options.seed,
             token_budget=options.token_budget,
         ):
+            if suffix and start == 0:
+                _remove(manifest)
             for index, one in enumerate(made, start):
                 value = one.output
                 if suffix:
@@ -216,9 +238,17 @@ def _generate_all(options: argparse.Namespace) -> int:
                 lines.append(json.dumps(line, ensure_ascii=False))
             bar.advance(len(made))
     # the manifest comes last: where it is, everything is
-    write_whole(options.out / "manifest.jsonl", ("\n".join(lines) + "\n").encode())
-    print(f"{options.out / 'manifest.jsonl'}: {len(lines)} rows")
+    write_whole(manifest, ("\n".join(lines) + "\n").encode())
+    print(f"{manifest}: {len(lines)} rows")
     return 0
+
+
+def _remove(manifest: Path) -> None:
+    """Remove the manifest of media that are about to be written over."""
+    try:
+        manifest.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{manifest} cannot be removed: {error.strerror}") from error
 
 
 COMMAND = Command("generate", "generate text, pictures or speech from any of them", configure, run)

@@ -19,7 +19,7 @@ from trimodal.errors import ConfigError, DataError
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.augmentation import augment_image, augment_speech
 from trimodal.processors.codes import CodeProcessor
-from trimodal.storage import Source
+from trimodal.storage import Source, read_source
 from trimodal.streams import digest, generator
 from trimodal.vocabulary import prompt
 
@@ -63,7 +63,8 @@ class RowDataset:
         """Row `index`; its language and its augmentation are pure functions of keys and row id.
 
         Raises:
-            DataError: `FILE:LINE: cause` for a medium that cannot be read.
+            DataError: `FILE:LINE: cause` for a medium that cannot be used.
+            StorageError: one cannot be read now.
         """
         row = self.rows[index]
         if row.fault is not None:
@@ -185,11 +186,13 @@ class RowDataset:
         """Pixels or log-mel frames of a file, kept while there is room."""
         if (kept := self._cache.get(path)) is not None:
             return kept
+        # read here, where what fails for a moment is not taken for a broken medium
+        content = read_source(path)
         if modality is Modality.VISION:
-            decoded = self.processor.vision.decode(path)
+            decoded = self.processor.vision.decode(content)
         else:
             speech = self.processor.speech
-            decoded = speech.frames(speech.decode(path))
+            decoded = speech.frames(speech.decode(content))
         size = decoded.numel() * decoded.element_size()
         if size <= self._room:
             self._room -= size

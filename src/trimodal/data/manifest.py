@@ -16,7 +16,14 @@ from typing import Any, BinaryIO
 
 from trimodal.data.row import MEDIA, Folder, Row, parse
 from trimodal.errors import DataError, StorageError
-from trimodal.storage import ShardFile, beside, is_remote, open_binary, read_bytes
+from trimodal.storage import (
+    ShardFile,
+    beside,
+    is_missing,
+    is_remote,
+    open_binary,
+    read_bytes,
+)
 
 LONGEST_LINE = 2**24
 INDEX, SUMMARY = "index.jsonl", "index.json"
@@ -115,7 +122,8 @@ def scan_manifest(
         seen: ids that are taken and where; the ids of this manifest are added.
 
     Raises:
-        DataError: the file cannot be read, has no row or a line of more than 16 MiB.
+        DataError: the file is missing, has no row or a line of more than 16 MiB.
+        StorageError: it cannot be read now.
     """
     for row, problems, _ in _scanned(path, {} if seen is None else seen, hashlib.sha256()):
         yield row, problems
@@ -140,6 +148,8 @@ def _scanned(
                     empty = False
                     yield parse(line, f"{path}:{number}", folder, seen)
     except StorageError as error:
+        if isinstance(error.__cause__, OSError) and not is_missing(error):
+            raise
         raise DataError(f"manifest {error}") from error
     except OSError as error:
         raise DataError(f"manifest {path} cannot be read: {error.strerror}") from error

@@ -3,6 +3,7 @@
 row, problems, tree = parse(line, "train.jsonl:17", Folder("train.jsonl", {}), seen)
 """
 
+import functools
 import json
 import re
 import stat
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from trimodal.config import LANGUAGES
 from trimodal.errors import DataError, StorageError
-from trimodal.storage import ShardFile, Source, beside, is_remote, size_of
+from trimodal.storage import ShardFile, Source, beside, is_missing, is_remote, patiently, size_of
 
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -42,11 +43,17 @@ class Folder:
     shards: dict[str, int | str]
 
     def size(self, shard: str) -> int | str:
-        """Bytes of a shard, or why it cannot be read."""
+        """Bytes of a shard, or that there is none.
+
+        Raises:
+            StorageError: it cannot be told now.
+        """
         if shard not in self.shards:
             try:
-                self.shards[shard] = size_of(shard)
+                self.shards[shard] = patiently(functools.partial(size_of, shard))
             except StorageError as error:
+                if not is_missing(error):
+                    raise
                 self.shards[shard] = str(error)
         return self.shards[shard]
 

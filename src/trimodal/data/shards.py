@@ -140,13 +140,31 @@ def import_corpus(
     tasks = list(_tasks(folder, corpus, cuts))
     left = []
     for task in tasks:
-        if is_file(task.index):
+        if _is_written(task):
             progress(task.rows)
         else:
             left.append(task)
     for written in (workers or Processes()).map(_writer, left):
         progress(written)
     return _finish(folder, plan, tasks)
+
+
+def _is_written(task: ShardTask) -> bool:
+    """Whether a shard and its part of the index are there; hashes are for `verify`."""
+    address = under(task.folder, task.name)
+    if not is_file(task.index) or not is_file(address):
+        return False
+    try:
+        shard, _ = _part(task)
+    except (ValueError, TypeError):  # a disk may have lost what it had said to hold
+        return False
+    return size_of(address) == shard.size
+
+
+def _part(task: ShardTask) -> tuple[Shard, bytes]:
+    """What a part of the index says of its shard, and its rows."""
+    first_line, _, rows = read_bytes(task.index).partition(b"\n")
+    return Shard(**json.loads(first_line)), rows
 
 
 def _writer() -> Callable[[ShardTask], int]:
@@ -187,7 +205,7 @@ def _prepare(folder: str, plan: dict[str, Any]) -> None:
                 f"{folder} holds an unfinished import of another manifest, or with other sizes of "
                 "shards; remove it or name another folder"
             )
-    elif is_used(folder):
+    elif is_used(folder, besides=PARTS):  # which is made before the plan is in it
         raise StorageError(f"{folder} is not empty and no import; name another folder")
     else:
         make_folder(under(folder, PARTS))
@@ -213,8 +231,8 @@ def _finish(folder: str, plan: dict[str, Any], tasks: Sequence[ShardTask]) -> Im
     copies: list[tuple[str, str]] = []
     with replacing(under(folder, INDEX), under(folder, PARTS)) as index:
         for task in tasks:
-            first_line, part = read_bytes(task.index).split(b"\n", 1)
-            shards.append(Shard(**json.loads(first_line)))
+            shard, part = _part(task)
+            shards.append(shard)
             index.write(part)
             joined.update(part)
             for line in part.splitlines():

@@ -69,7 +69,7 @@ def _faults(index: str, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[st
                 continue
             try:
                 ShardFile(address, tree["offset"], tree["size"], tree["sha256"]).read()
-            except DataError as error:
+            except (DataError, StorageError) as error:
                 found = True
                 yield f"{error}: {key} of {row['id']!r}"
     if not found:

@@ -99,7 +99,9 @@ def evaluate(
             token_budget=token_budget,
             progress=progress,
         )
-        results["generation"] = measure_generation(list(made), rows, known, by=by, seed=seed)
+        results["generation"] = measure_generation(
+            list(made), rows, known, by=by, seed=seed, speech=processor_of(model).speech
+        )
     return {"manifest": str(manifest), **results}
 
 

@@ -64,6 +64,7 @@ def measure_generation(
     *,
     by: Sequence[str] = (),
     seed: int = 0,
+    speech: SpeechProcessor | None = None,
 ) -> dict[str, Any]:
     """Score every direction.
 
@@ -88,12 +89,16 @@ def measure_generation(
         judges: None if there are none, then pictures and speech are only looked through for copies.
         by: keys of the rows by whose values the right ones are also counted.
         seed: of the shuffling.
+        speech: what the model hears by, so that whatever it was given can be looked through for
+            copies; else what the judges hear by, or the default.
 
     Raises:
         DataError: a row lacks what its output is scored against, or a medium cannot be read.
         ValueError: a direction occurs twice, or has not one output a row.
     """
-    measure = _Measure(rows, judges, seed)
+    if speech is None:
+        speech = judges.speech if judges else SpeechProcessor(SpeechInputConfig())
+    measure = _Measure(rows, judges, Copies(rows, speech, seed), seed)
     directions: dict[str, dict[str, Any]] = {}
     for one in generated:
         if one.name in directions or len(one.rows) != len(one.outputs):
@@ -157,10 +162,10 @@ def references(row: Row, lang: str | None, source: str, rows: Sequence[Row]) -> 
 class _Measure:
     """What the directions share: groups of rows, the judges' verdicts on real media."""
 
-    def __init__(self, rows: Sequence[Row], judges: Judges | None, seed: int) -> None:
-        self.rows, self.judges, self.seed = rows, judges, seed
-        speech = judges.speech if judges else SpeechProcessor(SpeechInputConfig())
-        self.copies = Copies(rows, speech, seed)
+    def __init__(
+        self, rows: Sequence[Row], judges: Judges | None, copies: Copies, seed: int
+    ) -> None:
+        self.rows, self.judges, self.copies, self.seed = rows, judges, copies, seed
         self._groups: dict[str, list[Row]] = {}
         for row in rows:
             self._groups.setdefault(row.key("group"), []).append(row)

@@ -21,6 +21,7 @@ from trimodal.streams import generator
 from trimodal.vocabulary import Special
 
 V = TypeVar("V")
+MAX_GUIDANCE = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Decoding:
             value = getattr(self, name)
             if not (0 <= value < math.inf):
                 raise ConfigError(f"{name}: must be at least 0, got {value}")
+        if self.guidance > MAX_GUIDANCE:
+            raise ConfigError(f"guidance: must be at most {MAX_GUIDANCE:g}, got {self.guidance}")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p: {self.top_p} is not in (0, 1]")
         for name in ("steps", "max_tokens"):
@@ -232,16 +235,24 @@ def _draw(log_p_NV: np.ndarray, draws_N: np.ndarray, decoding: Decoding) -> np.n
 
 
 def draw_length(mean: float, log_deviation: float, decoding: Decoding, seed: int, most: int) -> int:
-    """Codes of an utterance, from what the length head says of its logarithm."""
+    """Codes of an utterance, from what the length head says of its logarithm.
+
+    Raises:
+        NumericError: the model is broken.
+    """
+    if not (math.isfinite(mean) and math.isfinite(log_deviation)):
+        raise NumericError("the model computed a length that is not finite")
     noise = generator("length", seed).standard_normal() * min(1.0, decoding.temperature)
-    return min(most, max(1, round(math.exp(min(mean + math.exp(log_deviation) * noise, 20)))))
+    deviation = math.exp(min(log_deviation, 20))
+    return min(most, max(1, round(math.exp(min(mean + deviation * noise, 20)))))
 
 
 class Codes(Drafts):
     """Pictures or speech, whose codes are all masked at first (Chang et al., 2022, MaskGIT).
 
     In each step all masked codes of one are drawn, and the surest are kept: so many that the masked
-    ones fall with a cosine to none. A step shows all that was drawn.
+    ones fall with a cosine to none. A step shows all that was drawn, and one of which nothing is
+    masked any more is done, as all that is kept stays.
     """
 
     def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
@@ -260,42 +271,51 @@ class Codes(Drafts):
         modality: Modality = prefix.modality
         start = prefix.model.vocabulary.range_of(modality).start
         mask = prefix.model.vocabulary.mask_id(modality) - start
-        log_p_TV = _log_probabilities(
-            prefix, prefix.model.code_logits(h_TD, modality), self.decoding
-        )
-        at, drawn = 0, {}
+        # a product of fewer rows may round otherwise, so what is not masked is left out after it
+        masked_T = (torch.cat(given) == mask + start).to(h_TD.device)
+        logits_MV = prefix.model.code_logits(h_TD, modality)[masked_T]
+        log_p_MV = _log_probabilities(prefix, logits_MV, self.decoding)
+        at, drawn, ended = 0, {}, []
         for number, draft in drafts:
-            ids = draft.target.ids.numpy()
-            rows_TV, at = log_p_TV[at : at + len(ids)], at + len(ids)
+            local_T = draft.target.ids.numpy() - start
+            end = at + int((local_T == mask).sum())
             rng = generator("codes", draft.seed, draft.step)
-            whole_T, kept_T = _filled(rows_TV, ids - start, mask, draft.step, self.decoding, rng)
+            whole_T, kept_T = _filled(
+                log_p_MV[at:end], local_T, mask, draft.step, self.decoding, rng
+            )
             drawn[number] = tuple(whole_T + start)
             draft.target = replace(draft.target, ids=torch.from_numpy(kept_T + start))
             draft.step += 1
-        ended = [number for number, draft in drafts if draft.step == self.decoding.steps]
+            at = end
+            if mask not in kept_T:
+                ended.append(number)
         return self._progress(drawn, ended)
 
 
 def _filled(
-    log_p_TV: np.ndarray,
+    log_p_MV: np.ndarray,
     local_T: np.ndarray,
     mask: int,
     step: int,
     decoding: Decoding,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One step of one target: local ids, all of them and with `mask` where it is still masked."""
-    size = len(local_T)
-    drawn_T = _draw(log_p_TV, rng.random(size), decoding)
+    """One step of one target, of whose T codes M are masked.
+
+    Returns:
+        Local ids (T,), all of them, and with `mask` where it is still masked.
+    """
+    size, place_M = len(local_T), np.flatnonzero(local_T == mask)
+    # numbers for all T, so that those of a code do not depend on which others are masked
+    drawn_M = _draw(log_p_MV, rng.random(size)[place_M], decoding)
     left = 1 - (step + 1) / decoding.steps
-    sure_T = log_p_TV[np.arange(size), drawn_T] + (
-        decoding.choice_temperature * left * rng.gumbel(size=size)
+    sure_M = log_p_MV[np.arange(len(place_M)), drawn_M] + (
+        decoding.choice_temperature * left * rng.gumbel(size=size)[place_M]
     )
-    masked_T = local_T == mask
-    filled_T = np.where(masked_T, drawn_T, local_T)
+    filled_T = local_T.copy()
+    filled_T[place_M] = drawn_M
     still = math.floor(size * math.cos(math.pi / 2 * (1 - left)))
-    still = max(0, min(still, int(masked_T.sum()) - 1)) if left > 0 else 0
-    sure_T = np.where(masked_T, sure_T, np.inf)
+    still = max(0, min(still, len(place_M) - 1)) if left > 0 else 0
     kept_T = filled_T.copy()
-    kept_T[np.argsort(sure_T, kind="stable")[:still]] = mask
+    kept_T[place_M[np.argsort(sure_M, kind="stable")[:still]]] = mask
     return filled_T, kept_T

@@ -103,7 +103,8 @@ def generate(
         token_budget: tokens of prefixes and targets that are held at once.
 
     Raises:
-        ConfigError: the model was not trained to generate that, or lacks the tokenizer.
+        ConfigError: the model was not trained to generate that, lacks the tokenizer, or writes
+            no text of so many pieces.
         DataError: a picture of that size cannot be made of codes.
     """
     was_training = model.training
@@ -141,7 +142,8 @@ class Outputs:
             decoding: how ids are chosen.
 
         Raises:
-            ConfigError: the model was not trained to generate that, or lacks the tokenizer.
+            ConfigError: the model was not trained to generate that, lacks the tokenizer, or writes
+                no text of so many pieces.
             DataError: a picture of that size cannot be made of codes.
         """
         self._model = model
@@ -174,6 +176,7 @@ class Outputs:
         Raises:
             ConfigError: something else than a text is to be completed.
             DataError: there is no question to answer.
+            NumericError: the model is broken.
         """
         if self._request.answer:
             _check_questions(samples)
@@ -283,7 +286,8 @@ def check_room(model: "TrimodalModel", request: Request, decoding: Decoding) -> 
     """Ids of an output at most.
 
     Raises:
-        ConfigError: the model was not trained to generate that, or lacks the tokenizer.
+        ConfigError: the model was not trained to generate that, lacks the tokenizer, or writes
+            no text of so many pieces.
         DataError: a picture of that size cannot be made of codes.
     """
     if request.to.data_name not in model.config.generates:
@@ -292,6 +296,12 @@ def check_room(model: "TrimodalModel", request: Request, decoding: Decoding) -> 
             f"this model was not trained to generate {request.to.data_name}; it generates {learnt}"
         )
     if request.to is Modality.TEXT:
+        longest = max(Decoding.max_tokens, model.architecture.max_text_tokens)
+        if decoding.max_tokens > longest:
+            raise ConfigError(
+                f"max_tokens: a text of this model has at most {longest} pieces, "
+                f"got {decoding.max_tokens}"
+            )
         return decoding.max_tokens
     if request.to is Modality.VISION:
         rows, columns = code_grid(model, request)

@@ -64,15 +64,24 @@ def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
     return total.hexdigest()
 
 
-def new_model(config: RunConfig, processor: TrimodalProcessor) -> TrimodalModel:
-    """A new model, or the weights that `training` names; what is frozen takes no gradients."""
+def new_model(
+    config: RunConfig, processor: TrimodalProcessor, *, resumes: bool = False
+) -> TrimodalModel:
+    """A new model, or the weights that `training` names; what is frozen takes no gradients.
+
+    Args:
+        config: of the run.
+        processor: the model's own.
+        resumes: its weights are filled from a checkpoint, so `start_from` is not read.
+    """
     folder = config.training.init_from
     if folder is None:
         model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model)))
         contrast = config.objectives.contrastive
         if contrast is not None and contrast.loss == "sigmoid":
             model.start_sigmoid()
-        start_components(model, config, processor)
+        if not resumes:
+            start_components(model, config, processor)
     else:
         model = load(folder)
         _check_start(model, config, processor)

@@ -8,12 +8,14 @@ SHA-256 of each file, because no tensor format notices a flipped bit. Ranks that
 tensors write a file each; the first of them waits for the others and puts the folder in place.
 """
 
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trimodal.errors import StorageError
+from trimodal.storage import MISSING, naming, patiently, sync
 from trimodal.training.parts import WHOLE, Part, Parts, stem_of
 from trimodal.training.sharding import own, read_own
 
@@ -52,11 +55,13 @@ def save(
     state: Mapping[str, Any],
     keep: int,
     part: Part = WHOLE,
+    given_up: threading.Event | None = None,
 ) -> Path:
     """Write `folder/step-XXXXXXXX`; once it is in place, all but the newest `keep` go.
 
     So do those of later steps: a run goes back only behind what is damaged. Of several writers each
-    gives its rows of the tensors, and the first one's state counts.
+    gives its rows of the tensors, and the first one's state counts. It waits for the others until
+    the run is `given_up`, because one of them may have ended.
 
     Raises:
         StorageError: it could not be written; what was there before is untouched.
@@ -73,14 +78,14 @@ def save(
         entries = _write(partial, tensors, state, part)
         if part.rank > 0:
             return final
-        entries |= _of_others(partial, part)
+        entries |= _of_others(partial, part, given_up or threading.Event())
         manifest = partial / "manifest.json"
         manifest.write_text(json.dumps({"files": entries}, indent=2), encoding="utf-8")
-        _sync(manifest)
-        _sync(partial)
+        sync(manifest)
+        sync(partial)
         _remove(final)
         partial.rename(final)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for disks
         shutil.rmtree(partial, ignore_errors=True)
         cause = getattr(error, "strerror", None) or error
@@ -109,12 +114,12 @@ def _write(
             mine = {k: v.contiguous() for k, v in named.items() if v.ndim or not part.rank}
             save_file(mine, path)
             hashed[path.name] = hasher.submit(_entry, path)
-            _sync(path)
+            sync(path)
         if part.rank == 0:
             path = partial / "state.json"
             path.write_text(json.dumps(state, indent=2), encoding="utf-8")
             hashed[path.name] = hasher.submit(_entry, path)
-            _sync(path)
+            sync(path)
     entries = {name: entry.result() for name, entry in sorted(hashed.items())}
     if part.rank > 0:
         note = partial / f"{NOTE}{part.rank}"
@@ -124,7 +129,7 @@ def _write(
     return entries
 
 
-def _of_others(partial: Path, part: Part) -> dict[str, Any]:
+def _of_others(partial: Path, part: Part, given_up: threading.Event) -> dict[str, Any]:
     """Wait for the notes of the other writers, and remove them.
 
     Raises:
@@ -135,9 +140,8 @@ def _of_others(partial: Path, part: Part) -> dict[str, Any]:
     for rank in range(1, part.count):
         note = partial / f"{NOTE}{rank}"
         while not note.exists():
-            if time.monotonic() > end:
+            if given_up.wait(0.02) or time.monotonic() > end:
                 raise StorageError(f"rank {rank} did not write its part of {partial}")
-            time.sleep(0.02)
         entries |= json.loads(note.read_text(encoding="utf-8"))
         note.unlink()
     return entries
@@ -147,27 +151,55 @@ def load_newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose files are what was written, or None if there is none.
 
     Raises:
-        StorageError: there are checkpoints and every one is damaged.
+        StorageError: there are checkpoints and every one is damaged; or one cannot be read now,
+            which does not make it damaged.
     """
     found = sorted(_found(folder), reverse=True)
     for step, path in found:
-        fault = _fault(path)
-        if fault is None:
-            files: dict[str, list[Path]] = {}
-            for file in path.glob("*.safetensors"):
-                files.setdefault(stem_of(file), []).append(file)
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            return Checkpoint(step, {stem: Parts(found) for stem, found in files.items()}, state)
-        print(f"trimodal: checkpoint {path} is not used: {fault}", file=sys.stderr)
+        read = _read(step, path)
+        if isinstance(read, Checkpoint):
+            return read
+        print(f"trimodal: checkpoint {path} is not used: {read}", file=sys.stderr)
     if found:
         raise StorageError(f"every checkpoint in {folder} is damaged; remove them to start over")
     return None
 
 
+def load_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step.
+
+    Raises:
+        StorageError: there is none, it is damaged, or it cannot be read now.
+    """
+    found = dict(_found(folder))
+    if step not in found:
+        there = ", ".join(str(number) for number in sorted(found)) or "none"
+        raise StorageError(f"{folder} has no checkpoint of step {step}; it has: {there}")
+    read = _read(step, found[step])
+    if isinstance(read, str):
+        raise StorageError(f"checkpoint {found[step]} is damaged: {read}")
+    return read
+
+
+def _read(step: int, path: Path) -> Checkpoint | str:
+    """A checkpoint, or what is wrong with it."""
+    fault = patiently(functools.partial(_fault, path))
+    if fault is not None:
+        return fault
+    files: dict[str, list[Path]] = {}
+    with naming(path, "read"):
+        for file in path.glob("*.safetensors"):
+            files.setdefault(stem_of(file), []).append(file)
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return Checkpoint(step, {stem: Parts(found) for stem, found in files.items()}, state)
+
+
 def _found(folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
-    matches = ((NAME.fullmatch(path.name), path) for path in folder.iterdir() if _is_folder(path))
+    with naming(folder, "read"):
+        folders = [path for path in folder.iterdir() if _is_folder(path)]
+    matches = ((NAME.fullmatch(path.name), path) for path in folders)
     return [(int(match[1]), path) for match, path in matches if match]
 
 
@@ -190,26 +222,30 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, found before any of its files is parsed."""
+    """What is wrong with a checkpoint, found before any of its files is parsed.
+
+    Raises:
+        StorageError: its files cannot be read now, so nobody knows what they hold.
+    """
     try:
-        entries = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["files"]
-        present = {p.name for p in path.iterdir()} - {"manifest.json"}
-        if present != set(entries):
-            return f"it should hold {', '.join(sorted(entries))}"
-        for name, entry in entries.items():
-            if _entry(path / name) != entry:
-                return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _compared(path)
+    except (*MISSING, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "manifest.json is missing or damaged"
+    except OSError as error:
+        cause = error.strerror or error
+        raise StorageError(f"checkpoint {path} cannot be read: {cause}") from error
+
+
+def _compared(path: Path) -> str | None:
+    """What differs from the manifest of a checkpoint."""
+    entries = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["files"]
+    present = {p.name for p in path.iterdir()} - {"manifest.json"}
+    if present != set(entries):
+        return f"it should hold {', '.join(sorted(entries))}"
+    for name, entry in entries.items():
+        if _entry(path / name) != entry:
+            return f"{name} is not what was written"
     return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -224,8 +260,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` took out, whatever number of ranks did."""
+    """Put back what `optimizer_tensors` took out, whatever number of ranks did.
+
+    Nothing else is kept: a parameter without state there begins anew.
+    """
     parameters = dict(model.named_parameters())
+    optimizer.state.clear()
     for key in tensors:
         name, _, entry = key.partition(SEPARATOR)
         parameter = parameters[name]

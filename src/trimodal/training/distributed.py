@@ -101,6 +101,27 @@ def check_replicas(model: nn.Module, device: torch.device) -> None:
             raise NumericError(f"{name} is not the same on all ranks, so the run cannot be trusted")
 
 
+def check_finite(files: Mapping[str, Mapping[str, Tensor]], device: torch.device) -> None:
+    """Look at every number that any rank would save; each rank gives files of the same names.
+
+    Raises:
+        NumericError: some are not finite; the message names the files that hold them.
+    """
+    own = [
+        float(sum(not bool(x.isfinite().all()) for x in named.values())) for named in files.values()
+    ]
+    broken = [
+        f"{name} ({count:.0f} tensors)"
+        for name, count in zip(files, sum_over_ranks(own, device), strict=True)
+        if count
+    ]
+    if broken:
+        raise NumericError(
+            f"what would be saved is not finite: {', '.join(broken)}; the last checkpoint is as it "
+            "was"
+        )
+
+
 def check_same(given: Mapping[str, object], device: torch.device) -> None:
     """Compare what every rank has to be started with.
 

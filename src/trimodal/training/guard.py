@@ -45,12 +45,15 @@ class Guard:
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._in_a_row = 0
         self._reloaded = False
+        self._applied = False
+        """Whether any update was taken since the weights were given up."""
 
     def judge(self, loss: float, norm: float) -> Verdict:
         """What to do with the update of a step; a spike is left out too, if they are looked for.
 
         Raises:
-            NumericError: nothing has been saved since the weights were given up before.
+            NumericError: the weights were given up before, and no update that was taken since has
+                been saved.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._in_a_row += 1
@@ -61,16 +64,17 @@ class Guard:
                     f"{MOST_IN_A_ROW} steps in a row are not finite again after a return to the "
                     f"last checkpoint: the loss is {loss} and the gradient norm {norm}"
                 )
-            self._in_a_row, self._reloaded = 0, True
+            self._in_a_row, self._reloaded, self._applied = 0, True, False
             return Verdict.RELOAD
         self._in_a_row = 0
         is_spike = self._is_spike(loss)
         self._losses.append(loss)
+        self._applied = self._applied or not is_spike
         return Verdict.SKIP if is_spike else Verdict.APPLY
 
     def saved(self) -> None:
-        """A checkpoint was made of weights that learnt something since."""
-        self._reloaded = False
+        """A checkpoint was made: progress, if its weights are others than those that came back."""
+        self._reloaded = self._reloaded and not self._applied
 
     def state(self) -> dict[str, Any]:
         """As JSON; what `restore` takes."""
@@ -78,12 +82,14 @@ class Guard:
             "losses": list(self._losses),
             "in_a_row": self._in_a_row,
             "reloaded": self._reloaded,
+            "applied": self._applied,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._losses = deque(state["losses"], maxlen=WINDOW)
         self._in_a_row, self._reloaded = state["in_a_row"], state["reloaded"]
+        self._applied = state.get("applied", False)  # not in checkpoints of before
 
     def _is_spike(self, loss: float) -> bool:
         if not self.spike or len(self._losses) < LEAST:

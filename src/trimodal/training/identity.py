@@ -3,11 +3,13 @@
 check_identity(saved, identity(config, fingerprint), run_dir)
 """
 
+import dataclasses
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trimodal.config import RunConfig, TrainingConfig
+from trimodal.config import RunConfig
 from trimodal.errors import ConfigError
 from trimodal.schema import flat, to_dict
 
@@ -65,8 +67,7 @@ FIXED = (
 
 def identity(config: RunConfig, fingerprint: str) -> dict[str, Any]:
     """The values of all keys that are fixed, and of what the data are."""
-    tree = flat(to_dict(config))
-    return {"data": fingerprint, **{k: v for k, v in tree.items() if not is_free(k)}}
+    return {"data": fingerprint, **_values(config)}
 
 
 def is_free(key: str) -> bool:
@@ -77,25 +78,82 @@ def is_free(key: str) -> bool:
 def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
     """Refuse to resume a run that is another one.
 
-    Keys of `training` that did not exist when the checkpoint was written had their defaults.
+    Keys that did not exist when the checkpoint was written had their defaults.
 
     Raises:
         ConfigError: names each key that differs and both of its values.
     """
-    before, after = _completed(flat(saved)), flat(now)
-    changed = _named(before, after, (k for k in before if k not in after or before[k] != after[k]))
+    before = _completed(saved)
+    both = before.keys() & now.keys()
+    changed = [k for k in {**before, **now} if k not in both or before[k] != now[k]]
     if changed:
         raise ConfigError(
-            f"{run_dir} cannot be resumed: {changed}. Use another run_dir to start anew"
+            f"{run_dir} cannot be resumed: {_named(before, now, changed)}. Use another run_dir to "
+            "start anew"
         )
 
 
+def _values(section: Any, prefix: str = "") -> dict[str, Any]:
+    """What is fixed in a section, by dotted keys; a mapping is one value, for its keys may grow."""
+    found: dict[str, Any] = {}
+    tree = to_dict(section)
+    for field in dataclasses.fields(section):
+        key, value = f"{prefix}{field.name}", getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= _values(value, f"{key}.")
+        elif not is_free(key):
+            found[key] = tree[field.name]
+    return found
+
+
 def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by dotted keys, with the defaults of keys that are newer."""
-    defaults = flat({"training": to_dict(TrainingConfig())})
-    known = {key[:end] for key in saved for end, c in enumerate(f"{key}.") if c == "."}
-    newer = {k: v for k, v in defaults.items() if k not in known and not is_free(k)}
-    return {**newer, **saved}
+    """What a checkpoint says, as `identity` would say it today."""
+    known = {key: value for key, value in saved.items() if not is_free(key)}
+    told = _section(RunConfig, known)
+    mappings = tuple(f"{key}." for key, value in told.items() if isinstance(value, Mapping))
+    return {**{k: v for k, v in known.items() if not k.startswith(mappings)}, **told}
+
+
+def _section(cls: type, saved: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The keys of a section as they were saved, with the defaults of those that are newer.
+
+    Entries of a mapping used to be saved each under a key of its own.
+    """
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        key = f"{prefix}{field.name}"
+        below = {k.removeprefix(f"{key}."): v for k, v in saved.items() if k.startswith(f"{key}.")}
+        inner = next(filter(dataclasses.is_dataclass, _types(hints[field.name])), None)
+        if below and inner is not None:
+            found |= _section(typing.cast(type, inner), saved, f"{key}.")
+        elif key in saved:
+            found[key] = saved[key]
+        elif below:
+            found[key] = below
+        elif not is_free(key):
+            found |= _default(field, key)
+    return found
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    return (hint, *typing.get_args(hint))
+
+
+def _default(field: "dataclasses.Field[Any]", key: str) -> dict[str, Any]:
+    """What a field is where it is not given."""
+    if field.default_factory is not dataclasses.MISSING:
+        made = field.default_factory()
+    else:
+        made = field.default
+    if dataclasses.is_dataclass(made):
+        return _values(made, f"{key}.")
+    return {} if made is dataclasses.MISSING else {key: _plain(made)}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from trimodal.config import MixtureConfig, RunConfig
+from trimodal.errors import ConfigError
 from trimodal.streams import permutation
 
 BLOCK = 1024
@@ -84,9 +85,20 @@ class SampleOrder:
 
 
 def apportion(phase: MixtureConfig) -> list[int]:
-    """Places of each manifest in a block, by the largest remainders of their weights."""
+    """Places of each manifest in a block, by the largest remainders of their weights.
+
+    Raises:
+        ConfigError: a manifest has none, though its weight is not 0.
+    """
     exact = np.array(phase.weights) / sum(phase.weights) * BLOCK
     shares = np.floor(exact).astype(int)
     largest = np.argsort(shares - exact, kind="stable")[: BLOCK - shares.sum()]
     shares[largest] += 1
+    for i, (weight, share) in enumerate(zip(phase.weights, shares, strict=True)):
+        if weight > 0 and share == 0:
+            raise ConfigError(
+                f"data.mixture: weight {weight:g} of data.train[{i}], from step {phase.from_step} "
+                f"on, is not one of {BLOCK:,} samples, so none of its rows would be seen; raise "
+                "it, or make it 0"
+            )
     return shares.tolist()

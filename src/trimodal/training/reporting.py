@@ -3,6 +3,7 @@
 with Reporter(run, config, start=0) as reporter: reporter.step(12, {"loss": 0.7})
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -12,6 +13,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from trimodal.config import RunConfig
+from trimodal.storage import naming
 from trimodal.training.run import RunDirectory
 from trimodal.training.sampling import Made
 from trimodal.training.trackers import Trackers
@@ -25,7 +27,9 @@ class Reporter:
 
     def __init__(self, run: RunDirectory, config: RunConfig, start: int) -> None:
         self.total = config.training.max_steps
-        self._file: TextIO = run.metrics.open("a", encoding="utf-8")
+        self._path = run.metrics
+        with naming(self._path, "written"):
+            self._file: TextIO = self._path.open("a", encoding="utf-8")
         self._bar = (
             tqdm(total=self.total, initial=start, unit="step") if sys.stderr.isatty() else None
         )
@@ -36,7 +40,8 @@ class Reporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written has been said
+            self._file.close()
         if self._bar is not None:
             self._bar.close()
         self._trackers.__exit__()
@@ -52,14 +57,18 @@ class Reporter:
             step: its number.
             metrics: by name.
             trace: what tells two runs apart to the last bit.
+
+        Raises:
+            StorageError: they cannot be written.
         """
         rounded = {
             key: float(f"{value:.7g}") if math.isfinite(value) else None
             for key, value in metrics.items()
         }
         traced = {"trace": trace} if trace else {}
-        self._file.write(json.dumps({"step": step, **rounded, **traced}) + "\n")
-        self._file.flush()
+        with naming(self._path, "written"):
+            self._file.write(json.dumps({"step": step, **rounded, **traced}) + "\n")
+            self._file.flush()
         named = {key if "/" in key else f"train/{key}": value for key, value in metrics.items()}
         self._trackers.log(named, step)
         brief = {k: f"{metrics[k]:.4g}" for k in SHOWN if k in metrics}

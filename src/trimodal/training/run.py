@@ -7,13 +7,13 @@ import fcntl
 import json
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from trimodal.config import RunConfig, dump_config
 from trimodal.errors import ConfigError, StorageError
+from trimodal.storage import naming
 
 _held: set[TextIO] = set()
 """Open lock files of this process."""
@@ -66,10 +66,8 @@ class RunDirectory:
             StorageError: it cannot be written.
         """
         path = self.path / "config.yaml"
-        try:
+        with naming(path, "written"):
             dump_config(config, path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
     def cut(self, step: int) -> None:
         """Drop the lines after `step`, and damaged ones, so that no step is told of twice.
@@ -79,15 +77,13 @@ class RunDirectory:
         """
         for path in (self.metrics, self.skipped):
             partial = path.with_suffix(".tmp")
-            try:
+            with naming(path, "cut"):
                 if not path.exists():
                     continue
                 lines = path.read_bytes().splitlines()
                 kept = b"".join(line + b"\n" for line in lines if _step(line) <= step)
                 partial.write_bytes(kept)
                 partial.replace(path)
-            except OSError as error:
-                raise StorageError(f"{path} cannot be cut: {error.strerror}") from error
 
     def note_skipped(self, step: int, causes: Sequence[str]) -> None:
         """Append why samples of a step were left out; any rank may.
@@ -98,19 +94,9 @@ class RunDirectory:
         if not causes:
             return
         lines = (json.dumps({"step": step, "cause": cause}) + "\n" for cause in causes)
-        try:
-            with self.skipped.open("ab", buffering=0) as file:  # one write, which others do not cut
-                file.write("".join(lines).encode())
-        except OSError as error:
-            raise StorageError(f"{self.skipped} cannot be written: {error.strerror}") from error
-
-    def replace_model(self, written: Path) -> None:
-        """Put a finished export in place of the former one."""
-        former = self.path / f".former-model-{os.getpid()}"
-        if self.model.exists():
-            self.model.rename(former)
-        written.rename(self.model)
-        shutil.rmtree(former, ignore_errors=True)
+        # one write, which others do not cut
+        with naming(self.skipped, "written"), self.skipped.open("ab", buffering=0) as file:
+            file.write("".join(lines).encode())
 
 
 def _step(line: bytes) -> float:

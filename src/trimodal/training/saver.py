@@ -36,12 +36,16 @@ class Saver:
     def __init__(self, folder: Path, keep: int, part: Part = WHOLE) -> None:
         self.folder, self.keep, self.part = folder, keep, part
         self._writer = ThreadPoolExecutor(1, "checkpoint", _step_back)
+        self._given_up = threading.Event()
         self._pending: Future[Path] | None = None
 
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is not None:
+            # a rank that is gone would be waited for
+            self._given_up.set()
         self._writer.shutdown()
         if failed is None:
             self.wait()
@@ -63,7 +67,7 @@ class Saver:
             for stem, named in tensors.items()
         }
         self._pending = self._writer.submit(
-            save, self.folder, step, copies, state, self.keep, self.part
+            save, self.folder, step, copies, state, self.keep, self.part, self._given_up
         )
 
     def check(self) -> None:

@@ -7,20 +7,28 @@ import ctypes
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
 """Of Linux: which signal a process gets when its parent ends."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+GRACE = 25.0
+"""Seconds for what a stop has to save; torchrun kills 30 seconds after it has sent a signal."""
 
 
 class StopRequest:
-    """Notes the first signal; a second one ends the process as it would without this."""
+    """Notes the first signal, and ignores those that follow within `GRACE`.
+
+    A scheduler sends its signal to every process, and a launcher that gets it too sends its own to
+    each rank. One that comes later ends the process as it would without this.
+    """
 
     def __init__(self) -> None:
         self.name = ""
         """Of the signal that came, empty before."""
+        self._since = 0.0
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -33,8 +41,11 @@ class StopRequest:
         self._give_back()
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        self._give_back()
+        if not self.name:
+            self.name, self._since = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._since > GRACE:
+            self._give_back()
+            signal.raise_signal(number)
 
     def _give_back(self) -> None:
         for number, former in self._former.items():

@@ -9,24 +9,19 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from safetensors import SafetensorError
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from trimodal.batch import Batch, to_device
 from trimodal.config import RunConfig
 from trimodal.data import read_manifest
-from trimodal.errors import (
-    ConfigError,
-    DataError,
-    NumericError,
-    StoppedError,
-    StorageError,
-)
+from trimodal.errors import ConfigError, DataError, NumericError, StoppedError
 from trimodal.models import TrimodalModel
 from trimodal.streams import digest
 from trimodal.training.averaging import WeightAverage
@@ -46,12 +41,14 @@ from trimodal.training.checkpoint import (
 from trimodal.training.codebooks import CodebookUsage
 from trimodal.training.distributed import (
     by_rank,
+    check_finite,
     check_replicas,
     check_same,
     of_main_rank,
     settle,
     sum_over_ranks,
 )
+from trimodal.training.exporting import write_model
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
@@ -70,6 +67,11 @@ from trimodal.training.validation import validate
 from trimodal.training.watchdog import Watchdog
 from trimodal_kernels.dispatch import chosen
 
+MARGIN = 60.0
+"""Seconds that ranks wait for each other beyond the longest step, whose end shows the stacks."""
+ANY = timedelta(days=365)
+"""What they wait where a step may take any time."""
+
 
 def train(config: RunConfig) -> None:
     """Train, or resume what a former process left, and export the model.
@@ -78,7 +80,8 @@ def train(config: RunConfig) -> None:
         TrimodalError: the configuration, the data or the run directory cannot be used.
     """
     accelerator = Accelerator(
-        mixed_precision="bf16" if config.training.precision == "bf16" else "no"
+        mixed_precision="bf16" if config.training.precision == "bf16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_patience(config))],
     )
     with ExitStack() as stack:
         if accelerator.device.type == "cpu":
@@ -134,7 +137,7 @@ class Trainer:
         if checkpoint is not None and "guard" in checkpoint.state:
             self.guard.restore(checkpoint.state["guard"])
         set_seed(config.seed)
-        model = new_model(config, processor)
+        model = new_model(config, processor, resumes=checkpoint is not None)
         set_up_blocks(model, config.training)
         self.model = prepare(accelerator, model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
@@ -192,25 +195,29 @@ class Trainer:
             self.clock = time.perf_counter()
             for batches in load_steps(self.feed, self.step, settings.max_steps, self.config.data):
                 outcome = self._train_step(batches, stop)
-                scores = self._validation()
+                stops = outcome.stops and self.step < settings.max_steps
+                # whoever asks for a stop may not wait that long
+                scores = {} if stops else self._validation()
                 if reporter is not None:
                     reporter.step(self.step, outcome.metrics | scores, outcome.trace)
+                if stops:
+                    self._stop(stop.name)
                 self._sample(reporter)
-                if (
-                    outcome.stops
-                    or self.step % settings.checkpoint_every == 0
-                    or self.step == settings.max_steps
-                ):
+                if self._is_due(settings.checkpoint_every):
                     self._save()
-                if outcome.stops and self.step < settings.max_steps:
-                    self.saver.wait()
-                    raise StoppedError(
-                        f"stopped by {stop.name or 'a signal to another rank'} after step "
-                        f"{self.step}, which is saved; the same command goes on from there"
-                    )
                 self.saver.check()
                 watchdog.step()
         self._export()
+
+    def _stop(self, name: str) -> NoReturn:
+        """Save and end, together: a launcher ends all ranks once one of them is gone."""
+        self._save()
+        self.saver.wait()
+        self.accelerator.wait_for_everyone()
+        raise StoppedError(
+            f"stopped by {name or 'a signal to another rank'} after step {self.step}, which is "
+            "saved; the same command goes on from there"
+        )
 
     def _train_step(self, batches: Sequence[Batch], stop: StopRequest) -> "_Outcome":
         settings = self.config.training
@@ -342,15 +349,16 @@ class Trainer:
 
     def _save(self) -> None:
         check_replicas(self.bare, self.accelerator.device)
+        tensors = {
+            "model": {name: own(x) for name, x in self.bare.state_dict().items()},
+            "optimizer": optimizer_tensors(self.optimizer, self.bare),
+            **self.average.tensors(),
+        }
+        check_finite(tensors, self.accelerator.device)
         self.guard.saved()
         if self.part is not None:
-            tensors = {
-                "model": {name: own(x) for name, x in self.bare.state_dict().items()},
-                "optimizer": optimizer_tensors(self.optimizer, self.bare),
-                **self.average.tensors(),
-                # every rank has the same counts
-                **(self.codebooks.tensors() if self.part.rank == 0 else {}),
-            }
+            # every rank has the same counts
+            tensors |= self.codebooks.tensors() if self.part.rank == 0 else {}
             state = {
                 "identity": self.identity,
                 "tokens_seen": self.tokens_seen,
@@ -364,12 +372,7 @@ class Trainer:
         with self.average.applied():
             model = gathered(self.bare, main)
             if model is not None and main:
-                written = self.run.path / ".new-model"
-                try:
-                    model.save_pretrained(written)
-                    self.run.replace_model(written)
-                except (OSError, SafetensorError) as error:
-                    raise StorageError(f"{self.run.model} cannot be written: {error}") from error
+                write_model(model, self.run.model)
                 print(f"model written to {self.run.model}", flush=True)
         self.accelerator.wait_for_everyone()
 
@@ -383,6 +386,12 @@ class _Outcome:
     """Loss and gradient norm to the last bit, and a sum over what the samples are called."""
     stops: bool
     """Whether any rank was asked to stop."""
+
+
+def _patience(config: RunConfig) -> timedelta:
+    """How long ranks wait for one that validates, samples or is gone."""
+    seconds = config.training.watchdog_seconds
+    return timedelta(seconds=seconds + MARGIN) if seconds else ANY
 
 
 def _mark(name: str) -> int:

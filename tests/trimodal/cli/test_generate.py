@@ -1,15 +1,18 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
 
+from trimodal import storage
 from trimodal.cli import guarded
 from trimodal.cli.generate import COMMAND
 from trimodal.data import read_manifest
+from trimodal.errors import StorageError
 from trimodal.models import TrimodalModel
 from trimodal.testing import tiny_model, write_tiny_manifest
 
@@ -97,8 +100,9 @@ def test_a_text_is_completed(folder: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_manifest_of_media(folder: Path, tmp_path: Path, to: str, suffix: str) -> None:
     """Has the ids of the input, reads as a manifest, and is the same in every run."""
     arguments = ("--data", folder / "test.jsonl", "--from", "text", "--to", to, "--steps", 2)
+    lang = ("--lang", "zh") if to == "speech" else ()
     for name in ("first", "second"):
-        assert _run(folder / "model", *arguments, "--out", tmp_path / name, "--lang", "zh") == 0
+        assert _run(folder / "model", *arguments, "--out", tmp_path / name, *lang) == 0
     ids = [row.id for row in read_manifest(folder / "test.jsonl")]
     rows = read_manifest(tmp_path / "first" / "manifest.jsonl")
     assert [row.id for row in rows] == ids
@@ -133,6 +137,32 @@ def test_a_manifest_of_texts(folder: Path, tmp_path: Path) -> None:
     assert all(set(line) == {"id", "text", "lang"} for line in found[0])
     assert {line["lang"] for line in found[0]} == {"en"}
     assert [path.name for path in (tmp_path / "all").iterdir()] == ["manifest.jsonl"]
+
+
+@pytest.mark.parametrize(("to", "kept"), [("image", False), ("text", True)])
+def test_where_the_manifest_is_everything_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, kept: bool
+) -> None:
+    """An older manifest goes before its media are written over; texts lie in it themselves."""
+    arguments = ("--data", folder / "test.jsonl", "--from", "text", "--to", to, "--out", tmp_path)
+    manifest = tmp_path / "manifest.jsonl"
+    assert _run(folder / "model", *arguments) == 0
+    old = manifest.read_bytes()
+    assert _run(folder / "gone", *arguments) > 0
+    assert manifest.read_bytes() == old
+    there: list[bool] = []
+
+    def fail(*_: Any) -> None:
+        there.append(manifest.exists())
+        raise StorageError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_whole", fail)
+        assert _run(folder / "model", *arguments) == StorageError.exit_code
+    assert there == [kept]
+    assert manifest.exists() == kept
+    assert _run(folder / "model", *arguments) == 0
+    assert manifest.read_bytes() == old
 
 
 def test_an_answer_reads_the_question(folder: Path, tmp_path: Path) -> None:
@@ -189,6 +219,42 @@ MISTAKES = {
     "answer": (
         ["--to", "image", "--text", "x", "--answer", "--out", "x.png"],
         "an answer is a text; it cannot be generated as another modality",
+    ),
+    "size-of-text": (
+        ["--to", "text", "--text", "x", "--size", "8x8"],
+        "--size: decides nothing about the text that --to asks for",
+    ),
+    "size-of-speech": (
+        ["--to", "speech", "--text", "x", "--size", "8x8", "--out", "x.wav"],
+        "--size: decides nothing about the speech that --to asks for",
+    ),
+    "lang-of-image": (
+        ["--to", "image", "--text", "x", "--lang", "en", "--out", "x.png"],
+        "--lang: decides nothing about the image that --to asks for",
+    ),
+    "steps-of-text": (
+        ["--to", "text", "--data", "test.jsonl", "--from", "image", "--steps", "8", "--out", "new"],
+        "--steps: decides nothing about the text that --to asks for",
+    ),
+    "tokens-of-image": (
+        ["--to", "image", "--text", "x", "--max-tokens", "64", "--out", "x.png"],
+        "--max-tokens: decides nothing about the image that --to asks for",
+    ),
+    "tokens-of-speech": (
+        ["--to", "speech", "--text", "x", "--max-tokens", "64", "--out", "x.wav"],
+        "--max-tokens: decides nothing about the speech that --to asks for",
+    ),
+    "own-manifest": (
+        ["--to", "text", "--data", "old/manifest.jsonl", "--from", "image", "--out", "old"],
+        "old/manifest.jsonl would be written over, and it is read",
+    ),
+    "long": (
+        ["--to", "text", "--text", "x", "--max-tokens", "1000000000"],
+        "max_tokens: a text of this model has at most 64 pieces, got 1000000000",
+    ),
+    "guidance": (
+        ["--to", "text", "--text", "x", "--guidance", "101"],
+        "guidance: must be at most 100, got 101.0",
     ),
     "temperature": (
         ["--to", "text", "--text", "x", "--temperature", "-1"],

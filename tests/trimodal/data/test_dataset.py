@@ -88,7 +88,7 @@ def test_rows_that_belong_together_share_a_number(manifest: Path) -> None:
 
 
 def test_a_bad_medium_is_named_by_its_line(manifest: Path) -> None:
-    (manifest.parent / "train-1.wav").write_bytes(b"RIFF")
+    (manifest.parent / "train-1.wav").write_bytes(b"RIFF\xff\0\0\0WAVE")
     with pytest.raises(DataError, match=r"train\.jsonl:2: speech is truncated"):
         dataset(manifest).sample(1, 0)
 
@@ -221,7 +221,7 @@ def test_targets_without_a_tokenizer_are_refused(manifest: Path) -> None:
 
 def test_what_is_wrong_with_a_target_is_named_by_its_line(rich: RowDataset) -> None:
     assert isinstance(rich.rows[0].speech, Path)
-    rich.rows[0].speech.write_bytes(b"RIFF")
+    rich.rows[0].speech.write_bytes(b"RIFF\xff\0\0\0WAVE")
     with pytest.raises(DataError, match=r"train\.jsonl:1: speech is truncated"):
         rich.writing(0, S, frozenset(), False, 0)
     long = replace(rich.rows[0], question="a " * 200, answer="a " * 200)

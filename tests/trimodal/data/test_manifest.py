@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from trimodal.data import manifest, read_manifest, read_manifests
+from trimodal import storage
+from trimodal.data import manifest, read_manifest, read_manifests, row
 from trimodal.data.manifest import manifest_digest, moved, read_whole, scan_manifest
 from trimodal.data.row import Row
-from trimodal.errors import DataError
+from trimodal.errors import DataError, StorageError
 from trimodal.storage import ShardFile
 
 
@@ -256,6 +257,30 @@ def test_a_manifest_is_read_once_with_what_it_is(folder: Path) -> None:
     bad = write(folder, rows[0], {"id": "b"}, name="bad.jsonl")
     kept = read_whole(bad, tolerant=True).rows[1]
     assert (kept.id, kept.fault) == ("b", f"{bad}:2: has neither image nor text nor speech")
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_shard_that_cannot_be_looked_at_is_no_fault_of_its_rows(
+    folder: Path, tolerant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tolerant run would leave out what the next one sees."""
+    (folder / "s.tar").write_bytes(b"some bytes")
+    part = {"shard": "s.tar", "offset": 0, "size": 4, "sha256": "0" * 64}
+    path = write(folder, {"id": "a", "image": part})
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+
+    def fail(address: str) -> int:
+        raise StorageError(f"{address} cannot be read: too many requests") from OSError()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(row, "size_of", fail)
+        with pytest.raises(StorageError, match=r"s\.tar cannot be read: too many requests"):
+            read_whole(path, tolerant=tolerant)
+    assert read_manifest(path)[0].image == ShardFile("", 0, 4, "0" * 64)
+    (folder / "s.tar").unlink()
+    assert "s.tar cannot be read: No such file" in str(
+        read_whole(path, tolerant=True).rows[0].fault
+    )
 
 
 def test_paths_lead_from_another_folder(folder: Path) -> None:

@@ -73,6 +73,35 @@ def test_the_bytes_depend_on_the_manifest_alone(tmp_path: Path, manifest: Path) 
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_a_kill_before_the_plan_is_written_blocks_no_folder(tmp_path: Path, manifest: Path) -> None:
+    (tmp_path / "shards" / ".import").mkdir(parents=True)
+    (tmp_path / "shards" / ".import" / ".plan.json.half").write_bytes(b"{")
+    import_manifest(manifest, tmp_path / "shards", CUTS)
+    import_manifest(manifest, tmp_path / "whole", CUTS)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("harm", ["gone", "short", "part"])
+def test_a_shard_that_is_not_there_as_its_part_says_is_written_again(
+    tmp_path: Path, manifest: Path, harm: str
+) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    import_manifest(manifest, tmp_path / "whole", CUTS)
+    with pytest.raises(KeyboardInterrupt):
+        import_manifest(manifest, tmp_path / "cut", CUTS, progress=stop)
+    shard = tmp_path / "cut" / "shard-00000.tar"
+    part = tmp_path / "cut" / ".import" / "shard-00000.tar.jsonl"
+    if harm == "gone":
+        shard.unlink()
+    else:
+        path = shard if harm == "short" else part
+        path.write_bytes(path.read_bytes()[:-1] if harm == "short" else b"\0" * 100)
+    import_manifest(manifest, tmp_path / "cut", CUTS)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
 def test_an_interrupted_import_goes_on(
     tmp_path: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from trimodal import storage
 from trimodal.data.shards import Cuts, import_manifest
 from trimodal.data.verify import verify
 from trimodal.errors import StorageError
@@ -48,6 +49,22 @@ def test_the_medium_that_is_hit_is_named(folder: Path) -> None:
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert list(verify(folder)) == [f"{folder / name} cannot be read: No such file or directory"]
+
+
+def test_a_medium_that_cannot_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "shard-00001.tar"
+    path.write_bytes(path.read_bytes() + b"x")
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    monkeypatch.setattr(storage.os, "pread", fail)
+    problems = list(verify(folder))
+    assert len(problems) > 1
+    assert all(p.startswith(f"{path} cannot be read: Input/output error: ") for p in problems)
 
 
 def test_without_a_summary_there_is_nothing_to_compare_with(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,24 @@ def test_an_oracle_is_right_everywhere(oracle: Any, corpus: Path) -> None:
     assert all(found["accuracy"] == 1 for found in results["zero_shot"].values())
     assert results["geometry"]["alignment"]["image-text"] == 0
     assert results["geometry"]["modality_gap"]["image-speech"] < 0.1
+
+
+def test_copies_are_found_by_what_the_model_hears(
+    model_folder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the package calls its function by the name of the module
+    module = importlib.import_module("trimodal.evaluation.evaluate")
+    model, heard = load_model(model_folder), []
+
+    def measured(*_: Any, speech: Any, **__: Any) -> dict[str, Any]:
+        heard.append(speech)
+        return {}
+
+    monkeypatch.setattr(module, "generate_directions", lambda *_, **__: [])
+    monkeypatch.setattr(module, "measure_generation", measured)
+    evaluate(model, corpus)
+    assert model.processor is not None
+    assert heard == [model.processor.speech]
 
 
 def test_the_tree_of_a_real_model_is_json_and_keeps_its_shape(

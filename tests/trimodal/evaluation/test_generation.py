@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from trimodal.config import SpeechInputConfig
 from trimodal.data import Row, read_manifest
@@ -17,6 +18,7 @@ from trimodal.evaluation.generation import (
     references,
 )
 from trimodal.evaluation.judges import Judges, JudgesConfig
+from trimodal.processors import SpeechProcessor
 from trimodal.testing import COLOURS, assert_close, write_tiny_manifest
 
 LABELS = tuple(sorted(COLOURS))
@@ -212,6 +214,18 @@ def test_copies_are_counted_where_there_is_an_input(rows: list[Row]) -> None:
     alone = _one(measure_generation([direction], rows, None))
     assert set(alone) == {"samples", "copies", "copies_of_others"}
     assert alone["copies"] == 0.0
+
+
+def test_a_recording_may_be_as_long_as_the_model_hears(rows: list[Row], tmp_path: Path) -> None:
+    """Which may be longer than the default is."""
+    path, tone = tmp_path / "long.wav", np.sin(np.arange(61_000) / 9).astype(np.float32)
+    soundfile.write(path, tone, 1000)
+    long = [replace(rows[0], speech=path)]
+    direction = Generated("speech", "speech", long, [(tone, 1000)])
+    with pytest.raises(DataError, match="60"):
+        measure_generation([direction], long, None)
+    speech = SpeechProcessor(SpeechInputConfig(num_mels=16, max_seconds=90.0))
+    assert _one(measure_generation([direction], long, None, speech=speech))["copies"] == 1.0
 
 
 def test_speech_is_compared_with_speech_of_its_language(rows: list[Row]) -> None:

@@ -12,7 +12,7 @@ from trimodal.batch import Modality, Sample, Target
 from trimodal.errors import ConfigError, NumericError
 from trimodal.models import TrimodalModel
 from trimodal.models import decoding as module
-from trimodal.models.decoding import Codes, Decoding, Drafts, Texts, _draw, draw_length
+from trimodal.models.decoding import Codes, Decoding, Drafts, Texts, _draw, _filled, draw_length
 from trimodal.models.prefix import Prefix
 from trimodal.vocabulary import Special, Vocabulary, prompt
 
@@ -61,6 +61,7 @@ def texts_of(
         ({"temperature": math.nan}, "temperature: must be at least 0, got nan"),
         ({"temperature": math.inf}, "temperature: must be at least 0, got inf"),
         ({"guidance": -0.5}, "guidance: must be at least 0, got -0.5"),
+        ({"guidance": 100.5}, "guidance: must be at most 100, got 100.5"),
         ({"choice_temperature": -1.0}, "choice_temperature: must be at least 0, got -1.0"),
         ({"top_p": 0.0}, "top_p: 0.0 is not in (0, 1]"),
         ({"top_p": 1.5}, "top_p: 1.5 is not in (0, 1]"),
@@ -141,6 +142,14 @@ def test_lengths_are_those_of_the_distribution() -> None:
     assert abs(logs.mean() - math.log(50)) < 0.02
     assert abs(logs.std() - 0.2) < 0.02
     assert drawn[7] == draw_length(math.log(50), math.log(0.2), Decoding(), 7, 10**6)
+    assert {draw_length(0.0, 1e9, Decoding(), seed, 7) for seed in range(20)} == {1, 7}
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_length_that_is_not_finite_is_refused(broken: float) -> None:
+    for numbers in ((broken, 0.0), (0.0, broken)):
+        with pytest.raises(NumericError, match="computed a length that is not finite"):
+            draw_length(*numbers, Decoding(), 0, 7)
 
 
 def by_hand(model: TrimodalModel, sample: Sample, begun: list[int], guidance: float) -> list[int]:
@@ -287,6 +296,47 @@ def test_codes_are_filled_in_along_a_cosine(
     if guidance != 1:
         assert all(torch.equal(given[0], given[3]) for given in seen)
     assert (empty.ids == mask).all(), "what is given is left as it is"
+
+
+@torch.no_grad()
+def test_codes_end_when_none_is_masked(lively: TrimodalModel, conditions: list[Sample]) -> None:
+    """Each step finds one at least, so there are never more steps than codes."""
+    drafts = Codes(Decoding(steps=40))
+    sizes = [1, 3, 5]
+    prefix = prefix_of(lively, conditions[:3], S, 5, guided=False)
+    mask = Vocabulary.mask_id(S)
+    targets = [Target(S, torch.full((n,), mask), (n, 1), prompt(S)) for n in sizes]
+    drafts.begin(range(3), prefix, targets, [0, 1, 2])
+    ended: dict[int, int] = {}
+    for step in range(1, 41):
+        if len(drafts):
+            progress = drafts.step()
+            for number, target in progress.done.items():
+                ended[number] = step
+                assert progress.grown[number] == tuple(target.ids.tolist())
+                assert (target.ids != mask).all()
+    assert ended == {0: 1, 1: 3, 2: 5}
+
+
+def test_only_masked_codes_are_drawn() -> None:
+    """The same as if all were, and what is known were put back afterwards."""
+    rng, decoding = np.random.default_rng(0), Decoding(steps=6, choice_temperature=2.0)
+    log_p_TV = np.log(rng.dirichlet(np.ones(7), 12))
+    for step in range(6):
+        local_T = rng.integers(0, 7, 12)
+        local_T[rng.permutation(12)[: int(rng.integers(1, 13))]] = mask = 9
+        masked_T = local_T == mask
+        drawn = np.random.default_rng(step)
+        whole_T = np.where(masked_T, _draw(log_p_TV, drawn.random(12), decoding), local_T)
+        left = 1 - (step + 1) / 6
+        sure_T = log_p_TV[np.arange(12), whole_T] + 2 * left * drawn.gumbel(size=12)
+        still = min(math.floor(12 * math.sin(math.pi / 2 * left)), masked_T.sum() - 1)
+        kept_T = whole_T.copy()
+        kept_T[np.argsort(np.where(masked_T, sure_T, np.inf))[: max(0, still)]] = mask
+        again = np.random.default_rng(step)
+        found = _filled(log_p_TV[masked_T], local_T, mask, step, decoding, again)
+        assert found[0].tolist() == whole_T.tolist()
+        assert found[1].tolist() == kept_T.tolist()
 
 
 @torch.no_grad()

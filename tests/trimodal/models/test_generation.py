@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from trimodal.batch import Modality, Sample
-from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.errors import ConfigError, DataError, NumericError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.models.decoding import Decoding, Texts
 from trimodal.models.generation import (
     Generation,
     Outputs,
     Request,
+    check_room,
     default_decoding,
     generate,
     modality_of,
@@ -289,6 +290,34 @@ def test_defaults() -> None:
     assert default_decoding(T).temperature == 0.0
     assert default_decoding(T).guidance == 1.0
     assert default_decoding(V).guidance > 1.0
+
+
+@pytest.mark.parametrize("most", [16, 200])
+def test_a_text_has_a_longest(model: TrimodalModel, most: int) -> None:
+    """What the model reads, or the default if that is more; no room is taken for a longer one."""
+    model.architecture = replace(model.architecture, max_text_tokens=most)
+    longest = max(64, most)
+    decoding = Decoding(max_tokens=longest)
+    assert check_room(model, Request(to=T), decoding) == longest
+    for more in (longest + 1, 10**9):
+        with pytest.raises(ConfigError) as caught:
+            model.generate(text=["red"], to="text", decoding=replace(decoding, max_tokens=more))
+        message = f"max_tokens: a text of this model has at most {longest} pieces, got {more}"
+        assert str(caught.value) == message
+    assert model.generate(text=["red"], to="image", decoding=replace(decoding, max_tokens=10**9))
+
+
+def test_a_length_that_is_not_finite_is_refused(
+    lively: TrimodalModel, conditions: list[Sample]
+) -> None:
+    outputs = Outputs(lively, Request(to=S), Decoding())
+    with torch.no_grad():
+        lively.prediction_head.length.bias[0] = np.nan
+    with pytest.raises(NumericError, match="computed a length that is not finite"):
+        outputs.add([0], conditions[:1], [0], [None])
+    assert len(outputs) == 0
+    assert outputs._cache is not None
+    assert outputs._cache.take([1]) == [0], "every room is given back"
 
 
 def test_speech_has_a_longest(lively: TrimodalModel, conditions: list[Sample]) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from trimodal.config import ContrastiveConfig
-from trimodal.objectives.contrastive import PAIRS, Embeddings, contrastive
+from trimodal.objectives.contrastive import NAMES, PAIRS, Embeddings, contrastive
 from trimodal.testing import assert_close
 from trimodal_kernels import info_nce
 
@@ -125,6 +125,54 @@ def test_every_prefix_is_trained() -> None:
     long, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (16,))
     both, _ = contrastive(e, e, SCALE, BIAS, ContrastiveConfig(), (4, 16))
     assert_close(both, (short + long) / 2, "fp64")
+
+
+def of_pair(z_NSE: torch.Tensor, pair: tuple[int, int]) -> Embeddings:
+    """Samples that have the two slots of a pair alone; a fused view leaves the other one out."""
+    present = torch.zeros(z_NSE.shape[:2], dtype=torch.bool)
+    present[:, list(pair)] = True
+    members = torch.ones(len(z_NSE), 3, dtype=torch.bool)
+    members[:, pair[1]] = False
+    return Embeddings(z_NSE, present, members, torch.arange(len(z_NSE)))
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_nearer_partner_lowers_and_a_nearer_stranger_raises_the_loss(
+    pair: tuple[int, int], loss: str
+) -> None:
+    config = ContrastiveConfig(loss=loss)  # pyright: ignore[reportArgumentType]
+    a, b = pair
+    z = torch.eye(16, dtype=torch.float64).view(4, 4, 16)  # all at right angles
+    found = {}
+    for stranger in (None, 0, 1, 2, 3):
+        moved = z.clone()
+        if stranger is not None:
+            moved[0, b] = F.normalize(z[0, b] + 0.1 * z[stranger, a], dim=0)
+        e = of_pair(moved, pair)
+        found[stranger], _ = contrastive(e, e, SCALE, BIAS, config, (16,))
+    assert found[0] < found[None]
+    assert all(found[stranger] > found[None] for stranger in (1, 2, 3))
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_pair_is_learnt_on_its_own(pair: tuple[int, int], loss: str) -> None:
+    """Its vectors alone move, and their loss falls."""
+    e, config = embeddings(), ContrastiveConfig(loss=loss)  # pyright: ignore[reportArgumentType]
+    name = f"{NAMES[pair[0]]}_{NAMES[pair[1]]}"
+    z = e.z_NSE.clone().requires_grad_()
+    losses = []
+    for _ in range(100):
+        now = Embeddings(z, e.present_NS, e.members_N3, e.group_N)
+        part = contrastive(now, now, SCALE, BIAS, config, (16,))[1][name]
+        losses.append(float(part.detach()))
+        (grad,) = torch.autograd.grad(part, z)
+        z = (z - 0.1 * grad).detach().requires_grad_()
+    assert all(after < before for before, after in itertools.pairwise(losses))
+    assert losses[-1] < 0.7 * losses[0]
+    moved = (z != e.z_NSE).any(-1).any(0).nonzero().flatten().tolist()
+    assert moved == sorted(pair)
 
 
 def test_a_query_without_a_positive_is_all_negatives_to_the_sigmoid_loss() -> None:

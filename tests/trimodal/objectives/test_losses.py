@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,6 +54,25 @@ def test_gradients_of_lengths_in_double_precision() -> None:
     answer = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
     target = torch.randn(4, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: gaussian_nll(x, target), (answer,))
+
+
+def test_gradients_of_values_in_double_precision() -> None:
+    value = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(4, 6, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: masked_values(x, target), (value,))
+
+
+def test_a_nearer_value_lowers_the_loss() -> None:
+    value = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    target, losses = torch.randn(4, 6, dtype=torch.float64), []
+    for _ in range(20):
+        loss = masked_values(value, target)
+        (grad,) = torch.autograd.grad(loss, value)
+        losses.append(float(loss.detach()))
+        assert torch.equal(grad.sign(), (value - target).sign())
+        value = (value - grad).detach().requires_grad_()
+    assert all(after < before for before, after in pairwise(losses))
+    assert losses[-1] < 1e-5 * losses[0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from trimodal.batch import Batch, Matching, Modality, Prediction, TokenBatch, Views
 from trimodal.config import (
@@ -7,6 +8,7 @@ from trimodal.config import (
     ContrastiveConfig,
     LengthConfig,
     MaskedConfig,
+    MatchingConfig,
     ObjectivesConfig,
     TargetConfig,
     VocabularyConfig,
@@ -139,6 +141,23 @@ def test_tuples_are_counted_and_classified() -> None:
     assert_close(sums["matching_tuples"], masked_ids(logits, labels), "fp32")
 
 
+def test_a_higher_logit_of_the_right_partition_lowers_the_loss() -> None:
+    """And of two media, those that only three can have take no part."""
+    three = torch.ones(3, 3, dtype=torch.bool)
+    matching = Matching(torch.arange(3), three, three, torch.zeros(3, 3), torch.zeros(1))
+    made = Batch(1, {}, {}, torch.zeros(1), matching=matching)
+    logits, labels = torch.zeros(3, 5), torch.tensor([4, 0, 2])
+    logits[:2, 1:4] = -torch.inf
+    logits.requires_grad_()
+    predicted({}, (logits, labels), made, VOCABULARY, PLAIN)["matching_tuples"].backward()
+    assert logits.grad is not None
+    right = F.one_hot(labels, 5).bool()
+    impossible = logits.isinf()
+    assert (logits.grad[right] < 0).all()
+    assert (logits.grad[~right & ~impossible] > 0).all()
+    assert not logits.grad[impossible].any()
+
+
 def test_what_is_left_out_has_weight_0() -> None:
     assert set(weights(PLAIN).values()) == {0.0}
     config = ObjectivesConfig(
@@ -146,7 +165,8 @@ def test_what_is_left_out_has_weight_0() -> None:
         target=TargetConfig(weight=2.0),
         causal=CausalConfig(weight=3.0),
         length=LengthConfig(weight=0.5),
+        matching=MatchingConfig(weight=4.0),
     )
     found = {name: weight for name, weight in weights(config).items() if weight}
-    assert found == {"masked": 0.25, "target": 2.0, "causal": 3.0, "length": 0.5}
+    assert found == {"masked": 0.25, "target": 2.0, "causal": 3.0, "length": 0.5, "matching": 4.0}
     assert sorted(NAMES) == sorted(name for names in LOSSES.values() for name in names)

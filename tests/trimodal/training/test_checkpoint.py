@@ -1,6 +1,8 @@
+import errno
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from trimodal import storage
 from trimodal.errors import StorageError
 from trimodal.testing import assert_close
 from trimodal.training import checkpoint
 from trimodal.training.checkpoint import (
     load_newest,
+    load_step,
     optimizer_tensors,
     restore_optimizer,
     save,
@@ -166,6 +170,61 @@ def test_all_damaged_is_an_error(tmp_path: Path, damage: str) -> None:
         load_newest(tmp_path)
 
 
+class Failing:
+    """The reading of some step's checkpoint, which a disk refuses for a while."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, step: int, times: int) -> None:
+        self.left, self.pauses = times, []
+        inner = checkpoint._entry
+
+        def entry(path: Path) -> dict[str, Any]:
+            if f"step-{step:08d}" in str(path) and self.left:
+                self.left -= 1
+                raise OSError(errno.EIO, "Input/output error")
+            return inner(path)
+
+        patch.setattr(checkpoint, "_entry", entry)
+        patch.setattr(storage.time, "sleep", self.pauses.append)
+
+
+def test_a_disk_that_fails_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+    failing = Failing(monkeypatch, 2, len(storage.PAUSES))
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 2
+    assert failing.pauses == list(storage.PAUSES)
+
+
+def test_what_cannot_be_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older one in its place would have the next save delete it."""
+    for step in (1, 2):
+        write(tmp_path, step)
+    Failing(monkeypatch, 2, 1000)
+    with pytest.raises(StorageError, match=r"step-00000002 cannot be read: Input/output error"):
+        load_newest(tmp_path)
+    with pytest.raises(StorageError, match=r"step-00000002 cannot be read: Input/output error"):
+        load_step(tmp_path, 2)
+
+
+def test_the_checkpoint_of_a_step_is_found_or_what_is_there_is_said(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+    assert load_step(tmp_path, 1).state == {"tokens": 10}
+    with pytest.raises(StorageError, match=r"has no checkpoint of step 3; it has: 1, 2$"):
+        load_step(tmp_path, 3)
+    damage(tmp_path / "step-00000001")
+    with pytest.raises(StorageError, match=r"step-00000001 is damaged: model\.safetensors is not"):
+        load_step(tmp_path, 1)
+    with pytest.raises(StorageError, match=r"it has: none$"):
+        load_step(tmp_path / "nothing", 3)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
@@ -190,9 +249,24 @@ def test_the_optimizer_goes_on_as_if_nothing_happened() -> None:
     steps(first, first_optimizer, 2)
     second, second_optimizer = made()
     second.load_state_dict(first.state_dict())
+    steps(second, second_optimizer, 1)
+    second.load_state_dict(first.state_dict())
     restore_optimizer(second_optimizer, second, optimizer_tensors(first_optimizer, first))
     steps(second, second_optimizer, 3)
     assert_close(second.weight, whole.weight, "exact")
+
+
+def test_state_that_the_checkpoint_lacks_is_cleared() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    saved = optimizer_tensors(optimizer, model)
+    kept = {name: x.clone() for name, x in saved.items() if name.startswith("weight::")}
+    restore_optimizer(optimizer, model, kept)
+    assert optimizer_tensors(optimizer, model).keys() == kept.keys()
+    optimizer.step()
+    assert float(optimizer.state[model.bias]["step"]) == 1, "it began anew"
 
 
 def write_parts(

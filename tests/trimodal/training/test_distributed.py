@@ -10,6 +10,7 @@ from trimodal.streams import digest
 from trimodal.training.distributed import (
     _bits,
     by_rank,
+    check_finite,
     check_replicas,
     check_same,
     gather,
@@ -65,6 +66,26 @@ def test_what_ranks_were_given_otherwise_is_named(
     check_same(given, CPU)
     with pytest.raises(ConfigError, match=f"^{name}: not the same on all ranks; start every"):
         check_same({**given, name: "another"}, CPU)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_named_by_its_file(number: float) -> None:
+    files = {
+        "model": {"a": torch.ones(3), "b": torch.full((2,), 3e38)},
+        "optimizer": {"a::step": torch.tensor(4), "a::exp_avg": torch.zeros(2, 2)},
+    }
+    check_finite(files, CPU)
+    files["optimizer"]["a::exp_avg"][1, 1] = number
+    with pytest.raises(NumericError, match=r"is not finite: optimizer \(1 tensors\); the last"):
+        check_finite(files, CPU)
+
+
+def test_what_is_not_finite_on_another_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda total: total.add_(torch.tensor([0.0, 2.0])))
+    with pytest.raises(NumericError, match=r"finite: average \(2 tensors\)"):
+        check_finite({"model": {"a": torch.ones(1)}, "average": {"a": torch.ones(1)}}, CPU)
 
 
 def test_every_bit_counts() -> None:

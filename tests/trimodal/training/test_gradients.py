@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 
 from trimodal.batch import Batch
@@ -11,6 +12,7 @@ from trimodal.config import (
     ContrastiveConfig,
     LengthConfig,
     MaskedConfig,
+    MatchingConfig,
     ObjectivesConfig,
     RunConfig,
     TargetConfig,
@@ -22,7 +24,10 @@ from trimodal.testing import assert_close
 from trimodal.training.building import build_dataset, build_processor
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients, _nothing
-from trimodal.vocabulary import NUM_SPECIAL, Vocabulary
+from trimodal.vocabulary import NUM_SPECIAL, Special, Vocabulary
+
+CONTRASTED = ("image_text", "image_speech", "text_speech", "fused_image", "fused_text")
+"""Pairs of which a batch of the tests has two samples."""
 
 
 def model_of(config: RunConfig) -> TrimodalModel:
@@ -197,8 +202,7 @@ def test_cached_gradients_are_those_of_the_full_batch(config: RunConfig, rate: f
     model, batches = model_of(config), batches_of(config, 60)
     assert len(batches) > 3
     losses = StepGradients(Accelerator(cpu=True), model, config)(batches)
-    names = {"image_text", "image_speech", "text_speech", "fused_image", "fused_text"}
-    assert {f"contrastive_{name}" for name in names} <= set(losses)
+    assert {f"contrastive_{name}" for name in CONTRASTED} <= set(losses)
     assert_close(losses["loss"], loss, "fp32")
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
@@ -257,8 +261,14 @@ def test_a_new_model_is_as_unsure_as_there_are_ids(everything: RunConfig) -> Non
     assert all(0.9 < ratio < 1.1 for ratio in found.values())
 
 
-@pytest.mark.parametrize("name", ["masked", "target", "causal", "length"])
+def with_matching(config: RunConfig) -> RunConfig:
+    objectives = replace(config.objectives, matching=MatchingConfig(weight=0.3, rate=1.0))
+    return replace(config, objectives=objectives)
+
+
+@pytest.mark.parametrize("name", ["masked", "target", "causal", "length", "matching"])
 def test_each_objective_adds_its_weighted_mean(everything: RunConfig, name: str) -> None:
+    everything = with_matching(everything)
     losses, _ = run(everything, 100_000)
     parts = [losses[part] for part in LOSSES[name] if part in losses]
     assert_close(losses[name], sum(parts) / len(parts), "fp32")
@@ -268,10 +278,23 @@ def test_each_objective_adds_its_weighted_mean(everything: RunConfig, name: str)
     assert_close(losses["loss"], total, "fp32")
 
 
-@pytest.mark.parametrize("name", ["target", "causal", "length"])
+@pytest.mark.parametrize("budget", [100_000, 120])
+def test_matching_is_the_mean_over_the_tuples_of_a_step(everything: RunConfig, budget: int) -> None:
+    config = with_matching(everything)
+    model = model_of(config).double()
+    batches = [_double(batch) for batch in batches_of(config, budget)]
+    found = [output.matching for output in (model(**batch.inputs()) for batch in batches)]
+    logits = torch.cat([tuples[0] for tuples in found if tuples is not None])
+    labels = torch.cat([tuples[1] for tuples in found if tuples is not None])
+    assert len(labels.unique()) > 2
+    losses = StepGradients(Accelerator(cpu=True), model, config)(batches)
+    assert_close(losses["matching_tuples"], F.cross_entropy(logits, labels), "fp32")
+
+
+@pytest.mark.parametrize("name", ["contrastive", "target", "causal", "length", "matching"])
 def test_a_weight_is_a_factor_of_the_gradient(everything: RunConfig, name: str) -> None:
     """Twice the weight: twice that objective's part of the gradient."""
-    grads = []
+    everything, grads = with_matching(everything), []
     for factor in (1.0, 2.0, 3.0):
         objective = getattr(everything.objectives, name)
         weighted = replace(objective, weight=factor * objective.weight)
@@ -282,33 +305,66 @@ def test_a_weight_is_a_factor_of_the_gradient(everything: RunConfig, name: str) 
     assert any((grads[1][n] - g).abs().max() > 1e-6 for n, g in grads[0].items())
 
 
+TABLE = "encoders.1.frontend.table.weight"
+
+
+def part(grads: dict[str, torch.Tensor], parameter: str) -> torch.Tensor:
+    """The gradient of a parameter, or of the row of a special token in the table."""
+    if parameter.startswith(f"{TABLE}."):
+        return grads[TABLE][Special[parameter.removeprefix(f"{TABLE}.")]]
+    return grads[parameter]
+
+
 @pytest.mark.parametrize("off", ["left out", "weight 0"])
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("length", ["prediction_head.length.weight", "prediction_head.length.bias"]),
+        ("contrastive", ["logit_scale", "fusion.projection.weight"]),
         ("masked", ["prediction_head.cells.vision.weight", "encoders.0.frontend.mask"]),
+        ("target", [f"{TABLE}.{name}" for name in ("MASK_VISION", "MASK_SPEECH", "BEGIN_VISION")]),
+        ("causal", [f"{TABLE}.{name}" for name in ("BEGIN_TEXT", "END_TEXT", "ANSWER")]),
+        ("length", ["prediction_head.length.weight", "prediction_head.length.bias"]),
+        ("matching", ["matching_head.weight", "matching_head.bias"]),
     ],
 )
 def test_an_objective_that_is_off_has_gradient_0(
     everything: RunConfig, name: str, parameters: list[str], off: str
 ) -> None:
     """Exactly 0, though its views may be there, as a length is asked of every spoken target."""
+    everything = with_matching(everything)
     _, on = run(everything, 100_000)
-    assert all(on[parameter].any() for parameter in parameters)
+    assert all(part(on, parameter).any() for parameter in parameters)
     option = None if off == "left out" else replace(getattr(everything.objectives, name), weight=0)
-    objectives = replace(everything.objectives, **{name: option})
+    changed = {name: option, **({"length": None} if name == "target" else {})}
+    objectives = replace(everything.objectives, **changed)
     losses, grads = run(replace(everything, objectives=objectives), 100_000)
     assert name not in losses
     for parameter in parameters:
-        assert not grads[parameter].any()
+        assert not part(grads, parameter).any()
+
+
+@pytest.mark.parametrize("name", ["contrastive", "masked", "target", "causal", "matching"])
+def test_what_is_off_is_as_if_it_were_left_out(everything: RunConfig, name: str) -> None:
+    """A weight of 0 changes no bit of the losses and of the gradient of the others."""
+    everything = with_matching(everything)
+    if name == "target":
+        everything = replace(everything, objectives=replace(everything.objectives, length=None))
+    found = []
+    for option in (None, replace(getattr(everything.objectives, name), weight=0.0)):
+        objectives = replace(everything.objectives, **{name: option})
+        found.append(run(replace(everything, objectives=objectives), 100_000))
+    (out_losses, out), (off_losses, off) = found
+    assert off_losses == out_losses
+    assert not any(loss.startswith(name) for loss in off_losses)
+    for parameter, grad in out.items():
+        assert_close(off[parameter], grad, "exact")
 
 
 def test_without_targets_the_table_learns_from_texts_alone(everything: RunConfig) -> None:
     masked = MaskedConfig(weight=0.0)
     objectives = ObjectivesConfig(contrastive=ContrastiveConfig(), masked=masked)
     _, grads = run(replace(everything, objectives=objectives), 100_000)
-    table = grads["encoders.1.frontend.table.weight"]
+    table = grads[TABLE]
     vocabulary = Vocabulary(everything.model.vocabulary)
     assert not table[:NUM_SPECIAL].any()
     assert not table[vocabulary.vision.start :].any()
@@ -316,6 +372,10 @@ def test_without_targets_the_table_learns_from_texts_alone(everything: RunConfig
 
 
 def only(config: RunConfig, name: str) -> ObjectivesConfig:
+    if name == "contrastive":
+        return only_contrast(config).objectives
+    if name == "features":
+        return ObjectivesConfig(masked=MaskedConfig(rate=1.0))
     smooth = {
         "target": TargetConfig(rate=1.0, label_smoothing=0.0),
         "length": LengthConfig(weight=1.0),
@@ -333,25 +393,29 @@ def only(config: RunConfig, name: str) -> ObjectivesConfig:
 
 
 @pytest.mark.parametrize(
-    ("name", "loss", "share"),
+    ("name", "parts", "share"),
     [
-        ("target", "target", 0.7),
-        ("causal", "causal", 0.5),
-        ("length", "length", 0.7),
-        ("masked", "masked", 0.7),
-        ("quantised", "quantised_speech", 0.7),
+        ("contrastive", tuple(f"contrastive_{pair}" for pair in CONTRASTED), 0.7),
+        ("target", ("target", "target_vision", "target_speech"), 0.7),
+        ("causal", ("causal",), 0.5),
+        ("length", ("length",), 0.7),
+        ("masked", ("masked",), 0.7),
+        ("features", ("masked_vision", "masked_speech"), 0.7),
+        ("quantised", ("quantised_speech",), 0.7),
     ],
 )
 def test_a_batch_can_be_learnt_by_heart(
-    everything: RunConfig, name: str, loss: str, share: float
+    everything: RunConfig, name: str, parts: tuple[str, ...], share: float
 ) -> None:
+    """Each part of an objective, and not just their sum."""
     model = replace(everything.model, best_rq_codebooks=2 if name == "quantised" else 0)
     config = replace(everything, model=model, objectives=only(everything, name))
     bare, batches = model_of(config), batches_of(config, 100_000)
     gradients = StepGradients(Accelerator(cpu=True), bare, config)
     optimizer, losses = torch.optim.AdamW(bare.parameters(), lr=1e-2), []
     for _ in range(30):
-        losses.append(gradients(batches)[loss])
+        losses.append(gradients(batches))
         optimizer.step()
         optimizer.zero_grad()
-    assert losses[-1] < share * losses[0]
+    for loss in parts:
+        assert losses[-1][loss] < share * losses[0][loss], loss

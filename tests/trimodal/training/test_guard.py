@@ -37,8 +37,33 @@ def test_a_second_return_to_one_checkpoint_is_refused() -> None:
     made = guard()
     for _ in range(3):
         made.judge(math.nan, 1.0)
+    made.judge(1.0, 1.0)
     made.saved()
     assert [made.judge(math.nan, 1.0) for _ in range(3)] == [SKIP, SKIP, RELOAD]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_checkpoint_of_nothing_new_is_no_progress(every: int) -> None:
+    """Not even that of a spike, which is left out too."""
+    made = guard(spike=6.0)
+    for _ in range(LEAST):
+        made.judge(1.0, 1.0)
+    made.saved()
+    verdicts = []
+    for step, loss in enumerate([*[math.nan] * 3, 9.0, *[math.nan] * 2]):
+        verdicts.append(made.judge(loss, 1.0))
+        if step % every == 0:
+            made.saved()
+            made.restore(json.loads(json.dumps(made.state())))
+    assert verdicts == [SKIP, SKIP, RELOAD, SKIP, SKIP, SKIP]
+    with pytest.raises(NumericError, match="not finite again after a return"):
+        made.judge(math.nan, 1.0)
+
+
+def test_a_state_of_before_has_no_word_of_updates() -> None:
+    state = guard().state()
+    del state["applied"]
+    guard().restore(state)
 
 
 def test_a_spike_is_left_out_once_there_is_something_to_tell_it_from() -> None:

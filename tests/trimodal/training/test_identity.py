@@ -1,17 +1,19 @@
 """Which keys a resumed run may change; a new key of the configuration has to be put somewhere."""
 
 import dataclasses
+import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trimodal.config import AverageConfig, MaskedConfig, RunConfig
+from trimodal.config import AverageConfig, CausalConfig, MaskedConfig, RunConfig
 from trimodal.errors import ConfigError
+from trimodal.schema import flat, parse, to_dict
 from trimodal.training.identity import FIXED, FREE, check_identity, differences, identity
 
 
@@ -86,6 +88,79 @@ def test_a_newer_key_had_its_default(config: RunConfig, tmp_path: Path) -> None:
         check_identity(before, identity(other, "x"), tmp_path)
     kept = identity(other, "x")
     check_identity(kept, kept, tmp_path)
+
+
+Change = Callable[[RunConfig], RunConfig]
+
+
+def trained(**changes: Any) -> Change:
+    return lambda config: replace(config, training=replace(config.training, **changes))
+
+
+def asked(**conditions: float) -> Change:
+    def change(config: RunConfig) -> RunConfig:
+        causal = CausalConfig(conditions=typing.cast(Any, conditions))
+        return replace(config, objectives=replace(config.objectives, causal=causal))
+
+    return change
+
+
+def former(found: dict[str, Any]) -> dict[str, Any]:
+    """An identity as checkpoints had it when each entry of a mapping was a key of its own."""
+    return json.loads(json.dumps(flat(found)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        (trained(layer_decay={"text": 0.5}), trained(layer_decay={"text": 0.5, "vision": 0.5}), ""),
+        (trained(layer_decay={"text": 0.5, "vision": 0.5}), trained(layer_decay={"text": 0.5}), ""),
+        (trained(learning_rate_scale={}), trained(learning_rate_scale={"text": 0.5}), ""),
+        (
+            trained(frozen=("text",), start_from={"text": "a"}),
+            trained(frozen=("text",), start_from={"text": "a"}, unlocked={"text": 1}),
+            "training.unlocked",
+        ),
+        (asked(image=1.0), asked(image=1.0, text=2.0), "objectives.causal.conditions"),
+    ],
+)
+def test_an_entry_that_comes_or_goes_is_another_run(
+    config: RunConfig, tmp_path: Path, before: Change, after: Change, key: str
+) -> None:
+    one, two = (identity(change(config), "x") for change in (before, after))
+    for saved in (one, former(one)):
+        check_identity(saved, one, tmp_path)
+        with pytest.raises(ConfigError, match=key or r"training\.l.* was \{.*\}, is \{.*\}\. Use"):
+            check_identity(saved, two, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("data.speech_augment.noise", 0.75),
+        ("model.trunk.dropout", 0.25),
+        ("objectives.contrastive.fused", 0.75),
+        ("objectives.causal", {"rate": 0.5}),
+        ("training.layer_decay", {"text": 0.5}),
+    ],
+)
+def test_a_newer_key_of_any_section_had_its_default(
+    config: RunConfig, tmp_path: Path, key: str, other: Any
+) -> None:
+    tree = to_dict(config)
+    for section in ("data", "model", "training"):
+        del tree[section]
+    tree |= {"data": {"train": ["a"], "tokenizer": "b"}}
+    whole = identity(parse(RunConfig, tree, ""), "x")
+    before = {k: v for k, v in former(whole).items() if not k.startswith(key)}
+    check_identity(before, whole, tmp_path)
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[leaf] = other
+    with pytest.raises(ConfigError, match=rf"{key} was "):
+        check_identity(before, identity(parse(RunConfig, tree, ""), "x"), tmp_path)
 
 
 def test_where_weights_come_from_may_change(config: RunConfig, tmp_path: Path) -> None:

@@ -88,12 +88,18 @@ def test_another_seed_is_another_order(config: RunConfig) -> None:
     [
         ((1.0, 1.0, 1.0), [342, 341, 341]),
         ((1.0, 0.0, 3.0), [256, 0, 768]),
-        ((1e-9, 1.0, 1.0), [0, 512, 512]),
+        ((1.0, 1023.0), [1, 1023]),
         ((7.0,), [1024]),
     ],
 )
 def test_shares_are_whole_and_add_up(weights: tuple[float, ...], shares: list[int]) -> None:
     assert apportion(MixtureConfig(weights=weights)) == shares
+
+
+def test_a_weight_that_gives_no_place_is_refused() -> None:
+    said = r"weight 1e-09 of data\.train\[0\], from step 5 on, is not one of 1,024 samples, so none"
+    with pytest.raises(ConfigError, match=said):
+        apportion(MixtureConfig(from_step=5, weights=(1e-9, 1.0, 1.0)))
 
 
 def test_a_mixture_is_read_and_checked(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from trimodal.config import RunConfig
+from trimodal.errors import StorageError
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory
 
@@ -31,6 +32,25 @@ def test_tensorboard_gets_the_numbers(config: RunConfig, tmp_path: Path) -> None
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"train/loss" in events.read_bytes()
     assert b"train/validation" not in events.read_bytes()
+
+
+def test_a_file_that_cannot_be_opened_is_named(config: RunConfig, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.mkdir()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl cannot be written: Is a directory"):
+        Reporter(run, config, 0)
+
+
+def test_a_full_disk_is_named_once(config: RunConfig, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.symlink_to("/dev/full")
+
+    def report() -> None:
+        with Reporter(run, config, 0) as reporter:
+            reporter.step(1, {"loss": 0.5})
+
+    with pytest.raises(StorageError, match=r"metrics\.jsonl cannot be written: No space left"):
+        report()
 
 
 def test_scores_on_held_out_samples_are_said(

@@ -99,14 +99,3 @@ def test_folders_in_the_place_of_files_are_named(config: RunConfig, tmp_path: Pa
 def test_the_resolved_configuration_reads_back(config: RunConfig, tmp_path: Path) -> None:
     RunDirectory(tmp_path).write_config(config)
     assert load_config(tmp_path / "config.yaml") == config
-
-
-def test_a_former_export_is_replaced(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    for content in ("old", "new"):
-        written = tmp_path / ".written"
-        written.mkdir()
-        (written / "config.json").write_text(content)
-        run.replace_model(written)
-    assert (run.model / "config.json").read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]

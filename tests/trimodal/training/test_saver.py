@@ -1,4 +1,5 @@
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from trimodal.errors import StorageError
 from trimodal.training import saver
-from trimodal.training.checkpoint import load_newest
+from trimodal.training.checkpoint import WAIT_SECONDS, load_newest
+from trimodal.training.parts import Part
 from trimodal.training.saver import Saver
 
 
@@ -59,6 +61,21 @@ def _breaks(folder: Path) -> None:
     with Saver(folder, 2) as made:
         made.save(1, {"model": {"w": torch.ones(1)}}, {})
         raise KeyError
+
+
+def _fails(folder: Path) -> None:
+    with Saver(folder, 2, Part(0, 2, "x")) as made:
+        made.save(1, {"model": {"w": torch.ones(1)}}, {})
+        raise KeyError
+
+
+def test_a_rank_that_is_gone_is_not_waited_for_by_a_run_that_fails(tmp_path: Path) -> None:
+    """The other writer never comes; without a word this took `WAIT_SECONDS`."""
+    started = time.monotonic()
+    with pytest.raises(KeyError):
+        _fails(tmp_path)
+    assert time.monotonic() - started < WAIT_SECONDS / 10
+    assert load_newest(tmp_path) is None
 
 
 def test_another_error_is_not_hidden_by_a_checkpoint(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from trimodal.training.signals import SIGNALS, StopRequest, follow_parent
+from trimodal.training import signals
+from trimodal.training.signals import GRACE, SIGNALS, StopRequest, follow_parent
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -16,7 +17,6 @@ def test_the_first_signal_is_noted(number: signal.Signals) -> None:
         assert stop.name == ""
         os.kill(os.getpid(), number)
         assert stop.name == number.name
-        assert [signal.getsignal(n) for n in SIGNALS] == before, "a second one ends the process"
     assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
@@ -25,6 +25,28 @@ def test_handlers_are_given_back() -> None:
     with StopRequest():
         assert [signal.getsignal(n) for n in SIGNALS] != before
     assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+@pytest.mark.parametrize("again", SIGNALS)
+def test_one_that_is_sent_again_is_ignored_while_what_was_done_is_saved(
+    again: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    former = [signal.signal(number, lambda n, _: ended.append(n)) for number in SIGNALS]
+    now = 100.0
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            now += GRACE
+            os.kill(os.getpid(), again)
+            assert (stop.name, ended) == ("SIGTERM", [])
+            now += 0.1
+            os.kill(os.getpid(), again)
+            assert ended == [again], "as it would be without a run"
+    finally:
+        for number, handler in zip(SIGNALS, former, strict=True):
+            signal.signal(number, handler)
 
 
 def test_a_thread_has_no_say_in_signals() -> None:

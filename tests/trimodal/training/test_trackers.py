@@ -2,13 +2,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from trimodal.config import RunConfig
-from trimodal.errors import ConfigError
+from trimodal.errors import ConfigError, StorageError
 from trimodal.training import trackers as module
 from trimodal.training.run import RunDirectory
+from trimodal.training.sampling import Made
 from trimodal.training.trackers import Trackers
 
 
@@ -67,6 +69,68 @@ def test_a_service_gets_configuration_and_numbers(
 def test_a_service_that_is_not_installed_is_named(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.trackers: mlflow needs `pip install mlflow`"):
         Trackers(RunDirectory(tmp_path), with_trackers(config, "mlflow"), 0)
+
+
+def stand_in(patch: pytest.MonkeyPatch, service: type[Noted]) -> None:
+    patch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", service)
+    patch.setattr(module, "find_spec", lambda name: name)
+
+
+@pytest.mark.parametrize("stage", ["__init__", "start", "store_init_configuration"])
+def test_a_service_that_cannot_be_started_is_named(
+    config: RunConfig, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("api_key not configured\nuse wandb login")
+
+    stand_in(monkeypatch, type("Refusing", (Noted,), {stage: refuse}))
+    said = r"training\.trackers: wandb cannot be started: api_key not configured$"
+    with pytest.raises(ConfigError, match=said):
+        Trackers(RunDirectory(tmp_path), with_trackers(config, "wandb"), 0)
+
+
+@pytest.mark.parametrize("stage", ["log", "log_images", "finish"])
+def test_a_service_that_is_lost_during_a_run_is_left_alone(
+    config: RunConfig,
+    tmp_path: Path,
+    stage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[str] = []
+
+    def lose(*_: object, **__: object) -> None:
+        asked.append(stage)
+        raise ConnectionError("no route to host")
+
+    stand_in(monkeypatch, type("Lost", (Noted,), {stage: lose}))
+    picture = Made("0-text-image", "image", np.zeros((4, 4, 3), np.uint8))
+    with Trackers(RunDirectory(tmp_path), with_trackers(config, "wandb"), 0) as trackers:
+        for step in (1, 2):
+            trackers.log({"train/loss": 0.5}, step)
+            trackers.show(picture, step, 16_000)
+    assert asked == [stage]
+    assert capsys.readouterr().err == (
+        "trimodal: wandb gets no more numbers of this run: no route to host; all are in "
+        "metrics.jsonl\n"
+    )
+
+
+def test_tensorboard_without_room_is_named(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = with_trackers(config, "tensorboard")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file/tensorboard cannot be written: "):
+        Trackers(RunDirectory(tmp_path / "file"), chosen, 0)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Trackers(RunDirectory(tmp_path), chosen, 0) as trackers:
+        monkeypatch.setattr(trackers._writer, "add_scalar", full)
+        with pytest.raises(StorageError, match="tensorboard cannot be written: No space left"):
+            trackers.log({"train/loss": 0.5}, 1)
 
 
 def test_without_trackers_nothing_is_written(config: RunConfig, tmp_path: Path) -> None:

@@ -1,22 +1,27 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import trimodal
-from trimodal.config import ContrastiveConfig, RunConfig, TransformerConfig
+from trimodal.config import AverageConfig, ContrastiveConfig, RunConfig, TransformerConfig
+from trimodal.data import dataset
 from trimodal.errors import ConfigError, DataError, NumericError, StoppedError, StorageError
 from trimodal.processors.text import train_tokenizer
-from trimodal.testing import assert_close
+from trimodal.testing import assert_close, tiny_model
+from trimodal.training import trainer
 from trimodal.training.gradients import StepGradients
-from trimodal.training.trainer import train
+from trimodal.training.trainer import Trainer, train
 
 
 def lines(config: RunConfig) -> list[dict]:
@@ -216,6 +221,45 @@ def test_a_run_that_never_was_finite_ends(
         train(with_training(config, checkpoint_every=6))
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_run_that_is_no_longer_finite_ends(
+    config: RunConfig, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went from checkpoint to checkpoint of the same weights, and ended as if all were well."""
+    _Broken(monkeypatch, *range(4, 40))
+    with pytest.raises(NumericError, match="not finite again after a return to the last"):
+        train(with_training(config, checkpoint_every=every, max_steps=39))
+    assert len(lines(config)) < 12
+
+
+def checkpoints(config: RunConfig) -> list[str]:
+    return sorted(path.name for path in (Path(config.run_dir) / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("where", ["model", "optimizer", "average"])
+def test_what_is_not_finite_is_not_saved(
+    config: RunConfig, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Trainer._update
+
+    def spoiled(self: Trainer, *arguments: Any) -> None:
+        update(self, *arguments)
+        if self.step == 3:
+            parameter = next(self.bare.parameters())
+            held = {
+                "model": parameter.detach(),
+                "optimizer": self.optimizer.state[parameter]["exp_avg_sq"],
+                "average": next(iter(self.average._average.values())),
+            }
+            held[where].view(-1)[-1] = float("inf")
+
+    monkeypatch.setattr(Trainer, "_update", spoiled)
+    averaged = with_training(config, ema=AverageConfig(decay=0.9))
+    with pytest.raises(NumericError, match=rf"would be saved is not finite: {where} \(1 tensors\)"):
+        train(averaged)
+    assert checkpoints(config) == ["step-00000002"]
+
+
 def stop_in_step(
     patch: pytest.MonkeyPatch, number: int, kind: signal.Signals = signal.SIGTERM
 ) -> None:
@@ -246,6 +290,64 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert StoppedError.exit_code == 75
     train(other)
     assert [line["trace"] for line in lines(other)] == [line["trace"] for line in lines(config)]
+
+
+def test_a_stop_does_not_wait_for_scores_and_samples(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for it kills soon after."""
+    looked: list[str] = []
+    monkeypatch.setattr(trainer, "validate", lambda *_: looked.append("scores") or {})
+    monkeypatch.setattr(trainer, "write_samples", lambda *_: looked.append("samples") or [])
+    data = replace(config.data, validation=config.data.train[0])
+    watched = with_training(replace(config, data=data), validate_every=1, sample_every=1)
+    stop_in_step(monkeypatch, 2)
+    with pytest.raises(StoppedError, match="after step 2, which is saved"):
+        train(watched)
+    assert looked == ["scores", "samples"]
+    assert checkpoints(config) == ["step-00000002"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits"), [(1800.0, timedelta(seconds=1860)), (0.0, timedelta(days=365))]
+)
+def test_ranks_wait_as_long_as_a_step_may_take(
+    config: RunConfig, seconds: float, waits: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or those that do not validate give up before the one that does."""
+    given: list[Any] = []
+
+    def noted(**options: Any) -> Accelerator:
+        given.extend(options["kwargs_handlers"])
+        return Accelerator(**options)
+
+    monkeypatch.setattr(trainer, "Accelerator", noted)
+    train(with_training(config, watchdog_seconds=seconds, max_steps=1))
+    assert [handler.timeout for handler in given] == [waits]
+
+
+def test_a_run_goes_on_without_the_models_that_it_started_from(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path / "trained")
+    started = with_training(config, start_from={"vision": str(tmp_path / "trained")})
+    train(with_training(started, max_steps=2))
+    shutil.rmtree(tmp_path / "trained")
+    train(started)
+    assert [line["step"] for line in lines(config)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.5])
+def test_a_disk_that_fails_ends_a_run_and_skips_nothing(
+    config: RunConfig, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Any) -> bytes:
+        raise StorageError(f"{source} cannot be read: Input/output error")
+
+    monkeypatch.setattr(dataset, "read_source", fail)
+    with pytest.raises(StorageError, match="cannot be read: Input/output error"):
+        train(tolerant(config, tolerance))
+    assert not (Path(config.run_dir) / "skipped.jsonl").exists()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
