@@ -92,7 +92,7 @@ def compare(model: TrimodalModel, samples: Sequence[Sample], lang: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The status is 1 if a text is another one without a reason."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a model folder")
     parser.add_argument("manifest")
     parser.add_argument("--source", choices=("image", "speech"), default="image")

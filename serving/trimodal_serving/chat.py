@@ -203,7 +203,7 @@ def _order(media: dict[Modality, Source], to: Modality, extension: Fields) -> Or
     text, lang = media.get(Modality.TEXT), take_language(extension)
     asked = len(media) > 1 and text is not None and to is Modality.TEXT
     task = extension.choice("task", TASKS, "answer" if asked else "describe")
-    needed = NEEDS.get(task)
+    needed = NEEDS.get(str(task), frozenset())
     if needed and not needed & media.keys():
         names = " or ".join(m.data_name for m in Modality if m in needed)
         raise unsupported(f"to {task}, the message needs {names}", WHERE)

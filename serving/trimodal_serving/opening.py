@@ -85,7 +85,7 @@ def main(sock: socket.socket) -> None:
             pipe.send({"code": "memory"})
             return  # what is left of it is in pieces
         else:
-            pipe.send(said, memoryview(array).cast("B") if array.size else b"")
+            pipe.send(said, array.tobytes())
 
 
 def _opened(tree: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], np.ndarray]:

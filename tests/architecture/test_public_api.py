@@ -26,6 +26,7 @@ COMMANDS = [
     "bench",
     "data",
     "embed",
+    "export",
     "eval",
     "finetune",
     "generate",

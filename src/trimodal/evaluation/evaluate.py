@@ -92,15 +92,12 @@ def evaluate(
     if model.class_labels:
         results["classification"] = classification(model, rows, token_budget)
     if generates:
+        trained, speech = cast("TrimodalModel", model), processor_of(model).speech
         made = generate_directions(
-            cast("TrimodalModel", model),
-            rows,
-            seed=seed,
-            token_budget=token_budget,
-            progress=progress,
+            trained, rows, seed=seed, token_budget=token_budget, progress=progress
         )
         results["generation"] = measure_generation(
-            list(made), rows, known, by=by, seed=seed, speech=processor_of(model).speech
+            list(made), rows, known, by=by, seed=seed, speech=speech
         )
     return {"manifest": str(manifest), **results}
 
