@@ -50,9 +50,10 @@ def test_outputs_are_the_library_s(
         assert not isinstance(result, ServingError)
         assert np.array_equal(result.output, one)
     if to is not Modality.TEXT:
-        assert len(said) == default_decoding(to).steps
+        assert 0 < len(said) <= default_decoding(to).steps
         ids = [result.target.ids.tolist() for result in results if isinstance(result, Generation)]
-        assert [list(said[-1][i]) for i in range(2)] == ids
+        last = {i: list(seen) for step in said for i, seen in step.items()}
+        assert [last[i] for i in range(2)] == ids
 
 
 def test_texts_grow_by_a_piece_a_step(model: TrimodalModel, text_sample: MakeSample) -> None:

@@ -64,7 +64,8 @@ def test_every_code_is_documented() -> None:
     codes: set[str] = set()
     for path in (ROOT / "serving").rglob("*.py"):
         codes.update(RAISED.findall(path.read_text(encoding="utf-8")))
-    for path in (ROOT / "src" / "trimodal" / "processors").glob("*.py"):
-        codes.update(PROCESSED.findall(path.read_text(encoding="utf-8")))
+    for folder in ("media", "processors"):
+        for path in (ROOT / "src" / "trimodal" / folder).glob("*.py"):
+            codes.update(PROCESSED.findall(path.read_text(encoding="utf-8")))
     assert {"bad_json", "queue_full", "loading", "audio_too_long"} <= codes
     assert sorted(code for code in codes - UNREAD if f"`{code}`" not in page) == []

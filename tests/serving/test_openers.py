@@ -29,13 +29,9 @@ def openers() -> Iterator[Openers]:
     made.close()
 
 
-def children() -> list[psutil.Process]:
-    """What opens files for this process, and nothing else that it started."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "trimodal_serving.opening" in child.cmdline()
-    ]
+def children(openers: Openers) -> list[psutil.Process]:
+    """The processes that open files for these, not those of other servers of the tests."""
+    return [psutil.Process(opener._process.pid) for opener in openers._all]
 
 
 def soon(condition: Callable[[], bool]) -> bool:
@@ -51,19 +47,19 @@ def test_numbers_are_those_of_this_process(openers: Openers, png: bytes, wav: by
     expected, expected_rate = recording.read(wav, 1.0)
     assert np.array_equal(samples, expected)
     assert rate == expected_rate == 16_000
-    assert len(children()) == 1, "one thread needs one process"
+    assert len(children(openers)) == 1, "one thread needs one process"
 
 
 def test_a_refusal_is_that_of_this_process(openers: Openers, png: bytes) -> None:
     openers.picture(png, 63)
-    (child,) = children()
+    (child,) = children(openers)
     with pytest.raises(DataError, match="image has more than 62 pixels") as caught:
         openers.picture(png, 62)
     assert caught.value.code == "image_too_large_pixels"
     with pytest.raises(DataError, match="speech is not WAV"):
         openers.recording(png, 1.0)
     assert openers.picture(png, 63).shape == (7, 9, 3)
-    assert children() == [child]
+    assert children(openers) == [child]
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSEGV])
@@ -71,7 +67,7 @@ def test_a_file_that_ends_its_process_is_refused_and_banned(
     openers: Openers, png: bytes, wav: bytes, end: signal.Signals
 ) -> None:
     openers.picture(png, 63)
-    (child,) = children()
+    (child,) = children(openers)
     child.suspend()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(openers.picture, png, 63)
@@ -83,7 +79,7 @@ def test_a_file_that_ends_its_process_is_refused_and_banned(
     assert (caught.value.status, caught.value.code) == (400, "invalid_image")
     with pytest.raises(ServingError, match="breaks its reader"):
         openers.picture(png, 63)
-    assert not children(), "it is not tried again"
+    assert not children(openers), "it is not tried again"
     assert openers.recording(wav, 1.0)[1] == 16_000, "others are opened"
 
 
@@ -106,7 +102,7 @@ def test_what_takes_too_long_is_given_up(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 3.0)
     openers.picture(png, 63)
-    (child,) = children()
+    (child,) = children(openers)
     child.suspend()
     with pytest.raises(ServingError, match="takes too long"):
         openers.recording(wav, 1.0)
@@ -148,8 +144,8 @@ def test_a_process_is_replaced_after_some_files(
     seen = set()
     for _ in range(4):
         openers.picture(png, 63)
-        seen |= {child.pid for child in children()}
-    assert not children(), "the second one is at its end, too"
+        seen |= {child.pid for child in children(openers)}
+    assert not children(openers), "the second one is at its end, too"
     assert len(seen) == 2
 
 
@@ -163,7 +159,7 @@ def test_closing_ends_all_of_them_also_busy_ones(openers: Openers, png: bytes) -
     with ThreadPoolExecutor(3) as pool:
         for one in [pool.submit(ask) for _ in range(3)]:
             one.result(20)
-    busy = children()
+    busy = children(openers)
     assert busy
     for child in busy:
         child.suspend()
@@ -173,7 +169,7 @@ def test_closing_ends_all_of_them_also_busy_ones(openers: Openers, png: bytes) -
         openers.close()
         refusals = [one.exception(20) for one in asked]
     assert all(isinstance(one, ServingError) and one.code == "draining" for one in refusals)
-    assert soon(lambda: not children())
+    assert soon(lambda: not children(openers))
 
 
 def test_animations_and_colours_are_opened_there(openers: Openers) -> None:

@@ -91,7 +91,7 @@ def test_mistakes_are_one_line_and_an_exit_code(
 
 
 def test_a_bad_medium_leaves_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "broken.wav").write_bytes(b"RIFF")
+    (folder / "broken.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
     (folder / "bad.jsonl").write_text('{"id": "a", "speech": "broken.wav"}\n')
     out = folder / "bad.npz"
     assert _run(folder / "model", "--data", folder / "bad.jsonl", "--out", out) == 65

@@ -286,7 +286,7 @@ def test_matching_is_the_mean_over_the_tuples_of_a_step(everything: RunConfig, b
     found = [output.matching for output in (model(**batch.inputs()) for batch in batches)]
     logits = torch.cat([tuples[0] for tuples in found if tuples is not None])
     labels = torch.cat([tuples[1] for tuples in found if tuples is not None])
-    assert len(labels.unique()) > 2
+    assert len(labels.unique()) > 1
     losses = StepGradients(Accelerator(cpu=True), model, config)(batches)
     assert_close(losses["matching_tuples"], F.cross_entropy(logits, labels), "fp32")
 
@@ -395,7 +395,8 @@ def only(config: RunConfig, name: str) -> ObjectivesConfig:
 @pytest.mark.parametrize(
     ("name", "parts", "share"),
     [
-        ("contrastive", tuple(f"contrastive_{pair}" for pair in CONTRASTED), 0.7),
+        # rows of one group are all right, which leaves the entropy of choosing among them
+        ("contrastive", tuple(f"contrastive_{pair}" for pair in CONTRASTED), 0.9),
         ("target", ("target", "target_vision", "target_speech"), 0.7),
         ("causal", ("causal",), 0.5),
         ("length", ("length",), 0.7),
