@@ -426,7 +426,7 @@ def test_an_error_within_a_stream_is_counted(troubled: httpx.Client, scripted: A
     assert '"code": "internal"' in troubled.post("/v1/chat/completions", json=tree).text
     series = ""
     for _ in range(100):  # it is written down a moment after its last event
-        series = series if "rejected_total{" in series else troubled.get("/metrics").text
+        series = series if 'reason="internal"' in series else troubled.get("/metrics").text
     assert 'trimodal_rejected_total{reason="internal"} 1.0' in series
     assert 'trimodal_requests_total{code="200",route="/v1/chat/completions"} 1.0' in series
 

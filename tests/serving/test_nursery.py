@@ -1,6 +1,7 @@
 """The process that forks, for real; it is started once, since it imports for seconds."""
 
 import asyncio
+import logging
 import os
 import select
 import signal
@@ -83,6 +84,8 @@ def test_what_ends_a_child_is_logged_without_its_text(
     def serve(*_: Any) -> None:
         raise RuntimeError("secret")
 
+    # what other tests log to may be closed by now, of which logging would tell with all it has
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     monkeypatch.setattr("trimodal_serving.backend.serve", serve)
     monkeypatch.setattr(os, "_exit", codes.append)
     ours, theirs = socket.socketpair()
