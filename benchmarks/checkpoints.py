@@ -120,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of an interval (%(default)s)")
     parser.add_argument("--folder", help="on the disk that is measured (that of temporary files)")
     options = parser.parse_args(arguments)
+    if options.folder is not None:
+        Path(options.folder).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     content = tensors(options.megabytes)
     times = saving(content, options.rounds, options.folder)

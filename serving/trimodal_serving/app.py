@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,11 +19,13 @@ from starlette.exceptions import HTTPException
 from trimodal_serving.access import Access
 from trimodal_serving.calls import Call
 from trimodal_serving.catalog import Catalog, Model
+from trimodal_serving.deadline import Deadline
 from trimodal_serving.errors import (
     ServingError,
     client_closed,
     internal,
 )
+from trimodal_serving.fetching import Fetching
 from trimodal_serving.guard import Guard
 from trimodal_serving.index_folders import IndexFolders
 from trimodal_serving.ledger import Ledger, Visit
@@ -33,6 +35,9 @@ from trimodal_serving.playground.files import PAGE, page_file
 from trimodal_serving.replies import event
 from trimodal_serving.routes import ROUTES, Route
 from trimodal_serving.service import Service
+
+if TYPE_CHECKING:
+    from trimodal_serving.fetcher import Fetcher
 
 EMBEDDING = ("embed.text", "embed.image", "embed.audio")
 GENERATION = {"text": ("chat", "transcribe"), "image": ("image",), "speech": ("speech",)}
@@ -59,6 +64,8 @@ def create_app(
     on_closed: Callable[[], Awaitable[None]] | None = None,
     *,
     playground: bool = True,
+    fetcher: "Fetcher | None" = None,
+    request_seconds: float | None = None,
 ) -> Guard:
     """The server as an ASGI app; it answers while models are still being loaded.
 
@@ -73,10 +80,14 @@ def create_app(
         door: see `Guard`.
         on_closed: awaited when all services are closed.
         playground: whether there is a page for browsers.
+        fetcher: fetches media that requests name by their addresses; None refuses these.
+        request_seconds: from the head of a request until its answer is computed; None is for ever.
     """
     ledger = ledger or Ledger(Metrics())
     meter = ledger.metrics.meter
-    catalog = Catalog({name: Metered(service, meter) for name, service in services.items()})
+    catalog = Catalog(
+        {name: Fetching(Metered(one, meter), fetcher) for name, one in services.items()}
+    )
     opened: list[IndexFolders] = []
 
     async def start() -> None:
@@ -92,17 +103,15 @@ def create_app(
         yield
         starting.cancel()
         await catalog.close()
+        if fetcher is not None:
+            fetcher.close()
         if on_closed is not None:
             await on_closed()
 
     app = _bare(lifespan)
-    _add_health(app, catalog)
-    _add_models(app, catalog)
+    _add_own(app, catalog, ledger.metrics, playground=playground)
     for route in ROUTES:
-        _add_route(app, catalog, route, opened)
-    _add_metrics(app, ledger.metrics)
-    if playground:
-        _add_playground(app)
+        _add_route(app, catalog, route, opened, request_seconds)
     return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
 
 
@@ -136,6 +145,15 @@ async def _answer(request: Request, error: Exception) -> Response:
         headers.update(error.headers or {})
     request.scope["visit"].reason = shown.code
     return JSONResponse(shown.envelope(), shown.status, {**headers, **shown.headers()})
+
+
+def _add_own(app: FastAPI, catalog: Catalog, metrics: Metrics, *, playground: bool) -> None:
+    """What is answered without a model."""
+    _add_health(app, catalog)
+    _add_models(app, catalog)
+    _add_metrics(app, metrics)
+    if playground:
+        _add_playground(app)
 
 
 # Routes are Starlette's own: ours read their requests themselves, and what FastAPI does for each
@@ -204,9 +222,15 @@ def _capabilities(generates: Sequence[str]) -> list[str]:
 
 
 def _add_route(
-    app: FastAPI, catalog: Catalog, route: Route, opened: Sequence[IndexFolders]
+    app: FastAPI,
+    catalog: Catalog,
+    route: Route,
+    opened: Sequence[IndexFolders],
+    request_seconds: float | None,
 ) -> None:
     async def endpoint(request: Request) -> Response:
+        visit: Visit = request.scope["visit"]
+        deadline = Deadline(request_seconds, visit.began)
         body = await request.body()
         model = await catalog.of(request.path_params, request.headers, body)
         call = Call(
@@ -218,12 +242,12 @@ def _add_route(
             request.path_params,
             opened[0] if opened else None,
         )
-        reply = await _unless_gone(request, route.handler(call))
+        reply = await _unless_gone(request, route.handler(call), deadline)
         headers = {"content-type": reply.media_type, **reply.headers}
         if isinstance(reply.body, bytes):
             return Response(reply.body, reply.status, headers)
         # ends what it sends when the client goes away, and with it what is generated
-        body = _to_the_end(reply.body, request.scope["visit"])
+        body = _to_the_end(deadline.pieces(reply.body), visit)
         return StreamingResponse(body, reply.status, headers)
 
     app.add_route(route.path, endpoint, methods=[route.method])
@@ -241,14 +265,14 @@ async def _to_the_end(body: AsyncIterator[bytes], visit: Visit) -> AsyncIterator
         yield event(error.envelope())
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client goes away."""
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+    """The result of `work`, which is cancelled when the client goes away, or when it is late."""
     task = asyncio.create_task(work)
     gone = asyncio.ensure_future(request.receive())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, gone), timeout=deadline.left, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise client_closed()
+            raise client_closed() if gone.done() else deadline.missed()
         return task.result()
     finally:
         for pending in (task, gone):

@@ -50,6 +50,8 @@ class Caller:
     """Tokens that are computed, as far as is known; what one who leaves before the end has used."""
     on_cost: Callable[[int], None] | None = None
     """Told the tokens that the request costs, once they are known."""
+    on_bytes: Callable[[int], None] | None = None
+    """Told of bytes fetched for the request as they arrive; raises if there is no room."""
     quota: "Quota | None" = None
     """What the request entered and has to leave; its key may have another by then."""
 

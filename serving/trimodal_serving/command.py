@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from trimodal.cli import Command, add_weights
 from trimodal.errors import ConfigError
+from trimodal_serving.deadline import REQUEST_SECONDS
+from trimodal_serving.hosts import Hosts
 from trimodal_serving.logs import log_to_stderr
 from trimodal_serving.origins import is_loopback
 
@@ -67,12 +69,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-playground", action="store_true", help="serve no page for browsers at /"
     )
+    parser.add_argument(
+        "--fetch-from",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="fetch media from this host: a name, *.NAME or an address, with :PORT if need be; "
+        "once for each",
+    )
     parser.add_argument("--usage-log", metavar="FILE", help="gets a line of JSON for each request")
     parser.add_argument(
         "--batch-seconds",
         type=float,
         default=120.0,
         help="a batch that takes longer hangs, and its process is replaced (%(default)s)",
+    )
+    parser.add_argument(
+        "--request-seconds",
+        type=float,
+        default=REQUEST_SECONDS,
+        help="a request whose answer takes longer is given up (%(default)s)",
     )
 
 
@@ -102,8 +118,9 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("--token-budget and --max-body-mb: must be at least 1")
     if not 1 <= options.replicas <= MOST_REPLICAS:
         raise ConfigError(f"--replicas {options.replicas}: must be from 1 to {MOST_REPLICAS}")
-    if not options.batch_seconds > 0:
-        raise ConfigError("--batch-seconds: must be above 0")
+    if not (options.batch_seconds > 0 and options.request_seconds > 0):
+        raise ConfigError("--batch-seconds and --request-seconds: must be above 0")
+    Hosts(options.fetch_from)
 
 
 def _is_name(name: str) -> bool:
@@ -159,6 +176,8 @@ def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: soc
         usage_log=options.usage_log,
         indexes=options.indexes,
         playground=not options.no_playground,
+        fetch_from=options.fetch_from,
+        request_seconds=options.request_seconds,
     )
     failure: list[BaseException] = []
 

@@ -3,6 +3,7 @@
 raise ServingError(400, "empty_input", "`input` is empty", param="input")
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from trimodal.errors import DataError
@@ -15,6 +16,7 @@ TYPES = {
     504: "timeout_error",
 }
 INTERNAL = "internal"
+LATE = "request_timeout"
 
 
 class ServingError(Exception):
@@ -38,6 +40,8 @@ class ServingError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.rates: Mapping[str, str] = {}
+        """What is left to the key that is refused, as headers."""
 
     def at(self, param: str) -> "ServingError":
         """The same error, about the part of the request that `param` names."""
@@ -64,7 +68,7 @@ class ServingError(Exception):
             return {"x-should-retry": "false", "www-authenticate": "Bearer"}
         if self.retry_after is None:
             return {"x-should-retry": "false"}
-        return {"retry-after": str(self.retry_after)}
+        return {"retry-after": str(self.retry_after), **self.rates}
 
 
 def rejected(error: DataError, param: str) -> ServingError:
@@ -95,6 +99,11 @@ def model_not_found(*served: str) -> ServingError:
     names = ", ".join(f"`{name}`" for name in served)
     message = f"there is no model of that name here; this server has {names}"
     return ServingError(404, "model_not_found", message, param="model")
+
+
+def too_late(seconds: float) -> ServingError:
+    """A request is not answered in the time that each has; what was begun for it is given up."""
+    return ServingError(504, LATE, f"the request took longer than {seconds:g} s")
 
 
 def client_closed() -> ServingError:

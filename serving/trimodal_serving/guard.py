@@ -15,13 +15,15 @@ from typing import Any
 from trimodal_serving.access import Access
 from trimodal_serving.bodies import Bodies
 from trimodal_serving.caller import Caller, acting
-from trimodal_serving.errors import ServingError, client_closed, internal
+from trimodal_serving.errors import LATE, ServingError, client_closed, internal
 from trimodal_serving.ledger import Ledger, Visit, route_of
 
 BODY_SECONDS = 30.0
 LINGER_SECONDS = 5.0
 SKIPPED_BYTES = 1 << 16
 """Of a body that nobody reads, for which a connection is kept."""
+OPENAI = "/v1/"
+"""What paths of OpenAI's begin with, and those of ours that stand beside them."""
 BODIES_IN_FLIGHT = 32
 """Largest bodies that may be in memory at once; smaller ones may be more."""
 
@@ -78,7 +80,6 @@ class Guard:
         path = scope.get("path", "")
         visit = Visit(_request_id(headers), route_of(path))
         answer = _Answer(send, visit)
-        start = time.monotonic()
         # while nobody has begun to read the body
         keeps = scope.get("http_version", "1.1") == "1.1" and _is_small(headers)
         try:
@@ -96,7 +97,7 @@ class Guard:
             logger.exception("request %s failed", visit.request_id)
             await answer.refuse(internal(), receive)
         finally:
-            visit.seconds = time.monotonic() - start
+            visit.seconds = time.monotonic() - visit.began
             if visit.reason is None and not answer.complete:
                 visit.reason = client_closed().code  # in the middle of its answer
             self._leave(visit)
@@ -104,7 +105,7 @@ class Guard:
     def _leave(self, visit: Visit) -> None:
         caller = visit.caller
         if caller is not None:
-            if visit.reason == client_closed().code and not caller.usage.tokens:
+            if visit.reason in (client_closed().code, LATE) and not caller.usage.tokens:
                 caller.usage.tokens = caller.cost  # it was computed, though nobody waited for it
             self._access.leave(caller)
         if self._ledger is not None:
@@ -119,12 +120,22 @@ class Guard:
         caller: Caller,
     ) -> None:
         body = bytearray()
+        fetched = 0
         start = time.monotonic()
+
+        def hold(size: int) -> None:
+            nonlocal fetched
+            if len(body) + fetched + size > self._max_body_bytes:
+                raise self._too_large("the body with what is fetched for it")
+            self._bodies.take(caller.tenant, size, alone=caller.key_id is None)
+            fetched += size
+
+        caller.on_bytes = hold
         try:
             await self._read(headers, receive, body, caller)
             await self.app(scope, _replayed(bytes(body), receive), answer.forward)
         finally:
-            self._bodies.give(caller.tenant, len(body), time.monotonic() - start)
+            self._bodies.give(caller.tenant, len(body) + fetched, time.monotonic() - start)
 
     async def _read(
         self, headers: dict[str, str], receive: Receive, body: bytearray, caller: Caller
@@ -157,9 +168,9 @@ class Guard:
                 408, "body_timeout", f"the body did not arrive within {self._body_seconds:g} s"
             ) from None
 
-    def _too_large(self) -> ServingError:
+    def _too_large(self, what: str = "the body") -> ServingError:
         limit = self._max_body_bytes / 1024**2
-        return ServingError(413, "body_too_large", f"the body has more than {limit:g} MiB")
+        return ServingError(413, "body_too_large", f"{what} has more than {limit:g} MiB")
 
 
 class _Answer:
@@ -176,11 +187,22 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._started = True
             self._visit.status = message["status"]
-            tag = (b"x-request-id", self._visit.request_id.encode())
-            message = {**message, "headers": [*message.get("headers", []), tag]}
+            tags = [(key.encode(), value.encode()) for key, value in self._tags().items()]
+            message = {**message, "headers": [*message.get("headers", []), *tags]}
         await self._send(message)
         ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         self.complete = self.complete or ended
+
+    def _tags(self) -> dict[str, str]:
+        """What every answer says besides, in the words of OpenAI."""
+        tags = {"x-request-id": self._visit.request_id}
+        if self._visit.route.startswith(OPENAI):
+            seconds = time.monotonic() - self._visit.began
+            tags["openai-processing-ms"] = str(round(1000 * seconds))
+        caller = self._visit.caller
+        if caller is not None and caller.quota is not None:
+            tags |= caller.quota.rates(caller.usage)
+        return tags
 
     async def refuse(self, error: ServingError, receive: Receive, *, keeps: bool = False) -> None:
         """Answer at once, then read on for a moment unless the connection is kept.

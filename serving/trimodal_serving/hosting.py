@@ -5,15 +5,17 @@ app = build_app(Hosting(models={"demo": Setting("runs/demo/model")}))
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimodal.errors import ConfigError
 from trimodal_serving.access import Access
 from trimodal_serving.backend import Setting
+from trimodal_serving.deadline import REQUEST_SECONDS
 from trimodal_serving.errors import ServingError
 from trimodal_serving.guard import Guard
+from trimodal_serving.hosts import Hosts
 from trimodal_serving.keys import KeyFile
 from trimodal_serving.ledger import Ledger, UsageLog
 from trimodal_serving.meter import Meter
@@ -36,6 +38,8 @@ class Hosting:
     """MiB of a request's body."""
     batch_seconds: float = BATCH_SECONDS
     """After which a batch hangs."""
+    request_seconds: float = REQUEST_SECONDS
+    """From the head of a request until its answer is computed."""
     keys: str | None = None
     """A file of keys; without one everybody may do everything."""
     usage_log: str | None = None
@@ -43,6 +47,8 @@ class Hosting:
     """A folder."""
     playground: bool = True
     """Whether there is a page for browsers."""
+    fetch_from: Sequence[str] = ()
+    """Hosts from which media are fetched, see `Hosts`; none if it is empty."""
     anonymous: bool = False
     """Whether, without keys, pages of other sites and callers by any name are let in too."""
 
@@ -55,11 +61,12 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         on_started: see `create_app`.
 
     Raises:
-        ConfigError: a library of the extra is missing.
+        ConfigError: a library of the extra is missing, or a host is none.
         StorageError: the keys or the log cannot be used.
     """
     try:
         from trimodal_serving.app import create_app
+        from trimodal_serving.fetcher import Fetcher
         from trimodal_serving.metrics import Metrics
     except ImportError as error:
         raise ConfigError(
@@ -85,6 +92,8 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         lambda: _check_room(services),
         nursery.close,
         playground=hosting.playground,
+        fetcher=Fetcher(Hosts(hosting.fetch_from)) if hosting.fetch_from else None,
+        request_seconds=hosting.request_seconds,
     )
 
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import shown
-from trimodal_serving.media import EncodedMedium, RawMedium, TokenIds
+from trimodal_serving.media import EncodedMedium, LinkedMedium, RawMedium, TokenIds
 
 MAX_INPUTS = 2048
 MAX_MEDIA = 64
 """Images and utterances over all inputs of a request."""
 
-Source = str | EncodedMedium | RawMedium | TokenIds
+Source = str | EncodedMedium | RawMedium | LinkedMedium | TokenIds
 Keep = Literal["start", "end"]
 """Which part remains of a text that is too long."""
 NAMES = {
@@ -203,7 +203,9 @@ def _source(value: Any, modality: Modality) -> Source:
         raise ServingError(400, "invalid_type", "text and media must be strings")
     if not value.strip():
         raise ServingError(400, "empty_input", "an input is empty")
-    return value if modality is Modality.TEXT else EncodedMedium.parse(value, modality)
+    if modality is Modality.TEXT:
+        return value
+    return LinkedMedium.parse(value, modality) or EncodedMedium.parse(value, modality)
 
 
 def _unwrap(value: Any, modality: Modality) -> Any:

@@ -6,7 +6,8 @@ ledger = Ledger(Metrics(), UsageLog("usage.jsonl")); ledger.answered(visit)
 import json
 import logging
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Visit:
     reason: str | None = None
     """The code of a refusal."""
     seconds: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
 
 def route_of(path: str) -> str:

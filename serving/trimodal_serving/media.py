@@ -1,4 +1,4 @@
-"""Media inside JSON: data URLs and base64, never addresses to fetch.
+"""Media inside JSON: data URLs and base64, and addresses, which are not opened here.
 
 pixels = EncodedMedium.parse("data:image/png;base64,…", Modality.VISION).decode()
 """
@@ -40,7 +40,7 @@ class EncodedMedium:
         if scheme is not None:
             text = _payload(text, scheme[1].lower(), modality)
         if len(text) * 3 // 4 > MAX_BYTES:
-            raise _too_large(modality)
+            raise too_large(modality)
         if not text.isascii():  # kept until it is decoded, at up to four bytes a character
             raise invalid(modality, "is not valid base64")
         return cls(modality, text)
@@ -71,13 +71,46 @@ class RawMedium:
 
     def __post_init__(self) -> None:
         if len(self.data) > MAX_BYTES:
-            raise _too_large(self.modality)
+            raise too_large(self.modality)
         if not self.data:
             raise invalid(self.modality, "is an empty file")
 
     def decode(self) -> bytes:
         """The bytes of the file."""
         return self.data
+
+
+@dataclass(frozen=True)
+class LinkedMedium:
+    """An image or utterance that lies elsewhere; `Fetching` puts the file in its place."""
+
+    modality: Modality
+    url: str
+
+    @classmethod
+    def parse(cls, text: str, modality: Modality) -> "LinkedMedium | None":
+        """Take an address of http or https; None is something else."""
+        scheme = _SCHEME.match(text[:64])
+        if scheme is None or scheme[1].lower() not in ("http", "https"):
+            return None
+        return cls(modality, text.strip())
+
+    @property
+    def kind(self) -> str:
+        """`image` or `audio`."""
+        return _KINDS[self.modality]
+
+    def refusal(self) -> ServingError:
+        """What is said where nothing is fetched."""
+        return _not_fetched(self.modality)
+
+    def decode(self) -> bytes:
+        """No file is here.
+
+        Raises:
+            ServingError: always; nobody fetched it.
+        """
+        raise self.refusal()
 
 
 @dataclass(frozen=True)
@@ -109,7 +142,8 @@ def _is_mpeg(data: bytes) -> bool:
     return len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0
 
 
-def _too_large(modality: Modality) -> ServingError:
+def too_large(modality: Modality) -> ServingError:
+    """An image or utterance of more than `MAX_BYTES`."""
     return ServingError(
         413, "medium_too_large", f"{_KINDS[modality]} has more than {MAX_BYTES // 1024**2} MiB"
     )
@@ -117,12 +151,7 @@ def _too_large(modality: Modality) -> ServingError:
 
 def _payload(text: str, scheme: str, modality: Modality) -> str:
     if scheme != "data":
-        raise ServingError(
-            400,
-            "url_not_allowed",
-            f"{_KINDS[modality]} is an address, and this server fetches nothing: "
-            f"send the file itself as a data URL, data:{_KINDS[modality]}/…;base64,…",
-        )
+        raise _not_fetched(modality)
     head = _DATA.match(text)
     if head is None:
         raise invalid(modality, "is not a complete data URL")
@@ -132,6 +161,16 @@ def _payload(text: str, scheme: str, modality: Modality) -> str:
     if "base64" not in head[2].lower().replace(" ", "").split(";"):
         raise invalid(modality, "is a data URL without ;base64")
     return text[head.end() :]
+
+
+def _not_fetched(modality: Modality) -> ServingError:
+    kind = _KINDS[modality]
+    return ServingError(
+        400,
+        "url_not_allowed",
+        f"{kind} is an address, which this server does not fetch: "
+        f"send the file itself as a data URL, data:{kind}/…;base64,…",
+    )
 
 
 def invalid(modality: Modality, problem: str) -> ServingError:

@@ -15,7 +15,7 @@ from trimodal_serving.operations import (
 )
 
 FILTER = 'object: see docs/serving.md, such as {"year": {"gte": 2020}}'
-EXTENSION = {"trimodal": "object: guidance, steps, choice_temperature, lang"}
+EXTENSION = {"trimodal": "object: guidance, steps, schedule, choice_temperature, lang"}
 SEED = {"seed": "integer: the same seed gives the same output; 0"}
 SAMPLING = {"temperature": "number: from 0 to 2", "top_p": "number: up to 1"}
 INDEX = {

@@ -48,7 +48,7 @@ class Parcel:
             return "pieces", list(source.ids)
         if isinstance(source, EncodedMedium):
             return "base64", self._put(source.base64.encode("ascii"))
-        return "raw", self._put(source.data)
+        return "raw", self._put(source.decode())
 
     def order(self, order: Order) -> Tree:
         """What is to be generated."""

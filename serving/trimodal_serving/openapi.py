@@ -7,6 +7,8 @@ import re
 from importlib.metadata import version
 from typing import Any
 
+from trimodal_serving.access import PUBLIC, scope_of
+from trimodal_serving.bounds import BOUNDS
 from trimodal_serving.errors import ServingError
 from trimodal_serving.media_operations import GENERATION, SEARCH
 from trimodal_serving.operations import (
@@ -21,6 +23,8 @@ from trimodal_serving.operations import (
     Operation,
 )
 
+KEY = "key"
+"""What the document calls the way in which callers say who they are."""
 OPERATIONS = (*HEALTH, *EMBEDDINGS, *GENERATION, *TOKENS, *SEARCH, *KSERVE, *ALIASES)
 
 
@@ -43,7 +47,7 @@ def document(served: str) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"responses": {"Error": _error()}},
+        "components": {"responses": {"Error": _error()}, "securitySchemes": {KEY: _key()}},
     }
     return named(tree, served)
 
@@ -68,6 +72,8 @@ def _described(operation: Operation) -> dict[str, Any]:
             "default": {"$ref": "#/components/responses/Error"},
         },
     }
+    open_to_all = operation.path == PUBLIC
+    tree["security"] = [] if open_to_all else [{KEY: sorted(scope_of(operation.path))}]
     names = re.findall(r"\{([a-z]+)\}", operation.path)
     if names:
         tree["parameters"] = [
@@ -98,6 +104,7 @@ def _answered(operation: Operation) -> dict[str, Any]:
 def _body(operation: Operation) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required = []
+    bounds = BOUNDS.get(operation.path, {})
     for name, text in operation.fields.items():
         kind, _, what = text.partition(": ")
         if kind.endswith("!"):
@@ -108,7 +115,7 @@ def _body(operation: Operation) -> dict[str, Any]:
             schema = {}
         elif kind == "file":
             schema = {"type": "string", "contentMediaType": "application/octet-stream"}
-        properties[name] = schema | {"description": what}
+        properties[name] = {**schema, "description": what, **bounds.get(name, {})}
     example = dict(operation.example or {})
     if operation.kind == FORM:
         example["file"] = "(the bytes of a file)"
@@ -128,6 +135,15 @@ def schema_of(example: Any, optional: frozenset[str] = frozenset()) -> dict[str,
         return {"type": "array"} | ({"items": schema_of(example[0], optional)} if example else {})
     kinds = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"))
     return {"type": next(name for kind, name in kinds if isinstance(example, kind))}
+
+
+def _key() -> dict[str, Any]:
+    return {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `trimodal keys` with the scopes that stand beside an operation; "
+        "a server that was started without keys asks for none",
+    }
 
 
 def _error() -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXTENSION = "trimodal"
 """The field of a request with what OpenAI's protocol has no words for."""
 MAX_STEPS = 64
+MAX_REDRAWS = 8
 MAX_GUIDANCE = 100.0
 MAX_TEMPERATURE = 2.0
 MAX_SEED = 2**63 - 1
@@ -43,7 +44,7 @@ class Order:
     """What a text begins with."""
     size: tuple[int, int] | None = None
     """Height and width of a picture."""
-    decoding: Mapping[str, float | int] = field(default_factory=dict)
+    decoding: Mapping[str, float | int | str] = field(default_factory=dict)
     """What differs from the library's default."""
     seeds: Sequence[int] = (0,)
     """Of each output."""
@@ -94,7 +95,7 @@ def take_language(fields: Fields, key: str = "lang") -> str | None:
     return fields.choice(key, LANGUAGES, code="unsupported_language")
 
 
-def take_decoding(fields: Fields, *names: str) -> dict[str, float | int]:
+def take_decoding(fields: Fields, *names: str) -> dict[str, float | int | str]:
     """What fields of these names say about the decoding."""
     found = {
         "temperature": lambda: fields.number("temperature", 0, MAX_TEMPERATURE),
@@ -102,6 +103,8 @@ def take_decoding(fields: Fields, *names: str) -> dict[str, float | int]:
         "guidance": lambda: fields.number("guidance", 0, MAX_GUIDANCE),
         "choice_temperature": lambda: fields.number("choice_temperature", 0, MAX_GUIDANCE),
         "steps": lambda: fields.whole("steps", 1, MAX_STEPS),
+        "schedule": lambda: fields.choice("schedule", ("cosine", "linear")),
+        "redraws": lambda: fields.whole("redraws", 0, MAX_REDRAWS),
     }
     values = {name: found[name]() for name in names}
     return {name: value for name, value in values.items() if value is not None}

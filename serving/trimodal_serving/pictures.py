@@ -93,7 +93,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> PictureReques
     fields.neutral("files are as their format has them", output_compression=(100,))
     fields.pass_over("user", "moderation")
     extension = fields.inner(EXTENSION)
-    names = ("guidance", "steps", "temperature", "top_p", "choice_temperature")
+    names = ("guidance", "steps", "schedule", "temperature", "top_p", "choice_temperature")
     decoding = take_decoding(extension, *names)
     extension.end()
     fields.end()

@@ -19,11 +19,13 @@ from ray.serve.config import AutoscalingConfig
 
 from trimodal.config import WEIGHTS
 from trimodal.errors import ConfigError
-from trimodal.schema import Amount, Bounds, Count, Natural, parse
+from trimodal.schema import Amount, Bounds, Count, Natural, Positive, parse
 from trimodal_serving.backend import Setting
 from trimodal_serving.command import default_name
+from trimodal_serving.deadline import REQUEST_SECONDS
 from trimodal_serving.guard import Guard
 from trimodal_serving.hosting import Hosting, build_app
+from trimodal_serving.hosts import Hosts
 from trimodal_serving.logs import log_to_stderr
 
 IN_FLIGHT = 1024
@@ -45,6 +47,10 @@ class RayConfig:
     """A file at this path on every machine."""
     anonymous: bool = False
     """Serve without keys, on whatever address Ray's proxy listens."""
+    fetch_from: tuple[str, ...] = ()
+    """Hosts from which media are fetched, see `Hosts`."""
+    request_seconds: Positive = REQUEST_SECONDS
+    """From the head of a request until its answer is computed."""
     min_replicas: Count = 1
     max_replicas: Count = 4
     in_flight: Count = 16
@@ -69,6 +75,7 @@ class RayConfig:
             raise ConfigError("min_replicas: must be at most max_replicas")
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights: must be one of {', '.join(WEIGHTS)}")
+        Hosts(self.fetch_from)
 
 
 class Replica:
@@ -88,6 +95,8 @@ class Replica:
             max_body_mb=config.max_body_mb,
             keys=config.keys,
             anonymous=config.anonymous,
+            fetch_from=config.fetch_from,
+            request_seconds=config.request_seconds,
         )
         return build_app(hosting, self._note)
 

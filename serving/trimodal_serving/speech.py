@@ -106,7 +106,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> SpeechRequest
     fields.pass_over("user")
     extension = fields.inner(EXTENSION)
     lang = take_language(extension) or language_of(text)
-    names = ("guidance", "steps", "temperature", "top_p", "choice_temperature")
+    names = ("guidance", "steps", "schedule", "temperature", "top_p", "choice_temperature")
     decoding, seed = take_decoding(extension, *names), take_seed(fields)
     extension.end()
     fields.end()

@@ -89,14 +89,16 @@ def deaths(folder: Path, *, damaged: bool) -> list[dict[str, Any]]:
         damaged: one of its step is there already, which a run went back behind.
     """
     found: list[dict[str, Any]] = []
+    first = folder.with_name(f"{folder.name}-first")
+    for step in (1, 2):
+        assert write(first, step) == 0
+    before = digests(first / "step-00000002")
+    if damaged:
+        shutil.copytree(first / "step-00000002", first / "step-00000003")
+        (first / "step-00000003" / "model.safetensors").write_bytes(b"damaged")
     died = True
     while died:
-        for step in (1, 2):
-            assert write(folder, step) == 0
-        before = digests(folder / "step-00000002")
-        if damaged:
-            shutil.copytree(folder / "step-00000002", folder / "step-00000003")
-            (folder / "step-00000003" / "model.safetensors").write_bytes(b"damaged")
+        shutil.copytree(first, folder)
         died = write(folder, 3, dies_at=len(found)) == -signal.SIGKILL
         loaded = checkpoint.load_newest(folder)
         assert loaded is not None

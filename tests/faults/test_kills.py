@@ -18,7 +18,8 @@ def _holds(found: dict[str, Any], steps: int) -> None:
     assert found["left"] == []
 
 
-def test_a_few_kills(harm: Harm) -> None:
+def test_a_few_kills(harm: Harm, tree: dict[str, Any]) -> None:
+    tree["training"]["batch_size"] = 4
     found = harm("kills.py", kills=3, inside=2, workers="0,2", steps=24)
     for workers in ("0", "2"):
         assert found[workers]["inside"] >= 1
@@ -28,6 +29,7 @@ def test_a_few_kills(harm: Harm) -> None:
 def test_an_average_survives_kills(harm: Harm, tree: dict[str, Any]) -> None:
     """What is exported, and compared here, is the average of the weights."""
     tree["training"] |= {
+        "batch_size": 4,
         "ema": {"decay": 0.9},
         "layer_decay": {"trunk": 0.8},
         "learning_rate_scale": {"text": 0.5},

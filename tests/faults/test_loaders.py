@@ -10,7 +10,7 @@ KINDS = ("KILL", "STOP")
 
 
 def test_lost_loaders_are_replaced(harm: Harm, tree: dict[str, Any]) -> None:
-    tree["training"]["max_steps"] = 36
+    tree["training"] |= {"max_steps": 27, "batch_size": 4}
     found = harm("loaders.py", harms=",".join(KINDS), losses=2)
     for kind in KINDS:
         assert found[kind]["status"] == 0

@@ -15,7 +15,7 @@ from typing import Any
 from trimodal.train import main
 from trimodal.training import checkpoint
 
-SECONDS = 1.5
+SECONDS = 0.5
 """That each file of a checkpoint takes longer."""
 
 

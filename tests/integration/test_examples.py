@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,25 +20,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture
+def run(ranks: Callable[..., str]) -> Callable[..., str]:
+    """What a script of this repository prints."""
+    return lambda script, *arguments: ranks(1, str(ROOT / script), *arguments)
 
 
-def test_search(folder: Path, tmp_path: Path) -> None:
+def test_search(folder: Path, tmp_path: Path, run: Callable[..., str]) -> None:
     manifest = write_tiny_manifest(tmp_path / "data", rows=16)
     lines = run("examples/search.py", str(folder), str(manifest), "a red square").splitlines()
     assert [line.split()[0] for line in lines] == ["image"] * 5 + ["speech"] * 5
 
 
-def test_finetune(folder: Path, tmp_path: Path) -> None:
+def test_finetune(folder: Path, tmp_path: Path, run: Callable[..., str]) -> None:
     manifest = str(write_tiny_manifest(tmp_path / "data", rows=16, complete=True))
     assert run("examples/finetune.py", str(folder), manifest, manifest).startswith("4 classes")
 
 
-def test_compose_strings(tmp_path: Path) -> None:
+def test_compose_strings(tmp_path: Path, run: Callable[..., str]) -> None:
     source = write_tiny_manifest(tmp_path / "data", rows=40, complete=True)
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     for i, row in enumerate(rows):

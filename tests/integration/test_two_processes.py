@@ -1,9 +1,7 @@
 """Two gloo processes against one: the same samples, the same losses, the same gradients."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,20 @@ from safetensors.torch import load_file
 
 from trimodal.testing import assert_close, tiny_tokenizer, write_tiny_manifest
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-
-
-def launch(processes: int, *command: str) -> None:
-    done = subprocess.run(
-        [*LAUNCH, str(processes), *command],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+Ranks = Callable[..., str]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [20, pytest.param(100, marks=pytest.mark.faults)])
-def test_ranks_that_lack_a_modality_train_as_one_process(tmp_path: Path, steps: int) -> None:
+def test_ranks_that_lack_a_modality_train_as_one_process(
+    tmp_path: Path, ranks: Ranks, steps: int
+) -> None:
     """Rank 0 has no speech, rank 1 no pictures and at times more micro-batches."""
     script = str(Path(__file__).with_name("two_ranks.py"))
     found = []
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
-        launch(processes, script, str(out), str(steps))
+        ranks(processes, script, str(out), str(steps))
         found.append(json.loads(out.read_text()))
     assert_close(found[1]["losses"], found[0]["losses"], "two-processes-loss")
     assert found[0]["grads"].keys() == found[1]["grads"].keys()
@@ -46,10 +33,10 @@ def test_ranks_that_lack_a_modality_train_as_one_process(tmp_path: Path, steps: 
 
 
 @pytest.mark.slow
-def test_sharded_parameters_have_the_gradients_of_whole_ones(tmp_path: Path) -> None:
+def test_sharded_parameters_have_the_gradients_of_whole_ones(tmp_path: Path, ranks: Ranks) -> None:
     """Kernels under FSDP2, which shows them parameters only while a module computes."""
     out = tmp_path / "out.json"
-    launch(2, str(Path(__file__).with_name("sharded_ranks.py")), str(out))
+    ranks(2, str(Path(__file__).with_name("sharded_ranks.py")), str(out))
     whole, sharded = json.loads(out.read_text())
     assert whole.keys() == sharded.keys()
     for name, grad in whole.items():
@@ -85,7 +72,7 @@ def small_run(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [15, pytest.param(50, marks=pytest.mark.faults)])
-def test_two_processes_have_the_losses_of_one(tmp_path: Path, steps: int) -> None:
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, ranks: Ranks, steps: int) -> None:
     """The command that users run."""
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(small_run(tmp_path)))
@@ -93,7 +80,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, steps: int) -> Non
     for processes in (1, 2):
         run = tmp_path / f"run{processes}"
         settings = [f"run_dir={run}", f"training.max_steps={steps}"]
-        launch(processes, "-m", "trimodal.train", str(config), *settings)
+        ranks(processes, "-m", "trimodal.train", str(config), *settings)
         lines = (run / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert len(losses[0]) == steps
@@ -101,13 +88,13 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, steps: int) -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_average_towers_of_which_one_is_frozen(tmp_path: Path) -> None:
+def test_two_processes_average_towers_of_which_one_is_frozen(tmp_path: Path, ranks: Ranks) -> None:
     """A locked tower on both ranks; what is exported is the average of the checkpoints by hand."""
     tree = small_run(tmp_path)
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(tree))
     first, run = tmp_path / "first", tmp_path / "run"
-    launch(1, "-m", "trimodal.train", str(config), f"run_dir={first}", "training.max_steps=2")
+    ranks(1, "-m", "trimodal.train", str(config), f"run_dir={first}", "training.max_steps=2")
     tree["training"] |= {
         "max_steps": 6,
         "checkpoint_every": 1,
@@ -118,7 +105,7 @@ def test_two_processes_average_towers_of_which_one_is_frozen(tmp_path: Path) -> 
         "layer_decay": {"text": 0.5},
     }
     config.write_text(yaml.safe_dump(tree))
-    launch(2, "-m", "trimodal.train", str(config), f"run_dir={run}")
+    ranks(2, "-m", "trimodal.train", str(config), f"run_dir={run}")
     folders = sorted((run / "checkpoints").iterdir())
     expected = load_file(folders[0] / "average.safetensors")
     for n, folder in enumerate(folders[1:], start=2):

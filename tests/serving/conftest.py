@@ -3,7 +3,9 @@
 def test_something(base_url: str, png: bytes) -> None: ...
 """
 
+import asyncio
 import io
+import os
 import socket
 import threading
 import time
@@ -30,6 +32,7 @@ from trimodal.testing import GENERATES, tiny_model_config, tiny_tokenizer, tiny_
 from trimodal_serving.app import create_app
 from trimodal_serving.command import http_server
 from trimodal_serving.engine import Engine
+from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.openapi import named, schema_of
 from trimodal_serving.operations import FORM, Operation
 from trimodal_serving.service import Service
@@ -109,6 +112,25 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(model_folder: Path) -> TrimodalModel:
     return trimodal.load(model_folder)
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.Runner]:
+    """For tests that share what belongs to one event loop."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def nursery(loop: asyncio.Runner) -> Iterator[LastingNursery]:
+    """Forks real processes; it is shared, as it imports for seconds, and ends when it is closed."""
+    lasting = LastingNursery()
+    yield lasting
+    last = lasting._nursery
+    loop.run(lasting.close())
+    if last is not None:
+        with pytest.raises(ProcessLookupError):
+            os.kill(last._process.pid, 0)
 
 
 class Turned:

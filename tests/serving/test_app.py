@@ -16,6 +16,7 @@ from PIL import Image
 
 from trimodal.models import TrimodalModel, cut
 from trimodal.testing import assert_close
+from trimodal_serving.deadline import Deadline
 from trimodal_serving.engine import Engine
 
 Post = Callable[..., httpx.Response]
@@ -417,6 +418,32 @@ def test_work_for_a_client_that_left_is_dropped(troubled: httpx.Client, scripted
     first.join(20)
     assert ask(troubled, "blue").status_code == 200
     assert [len(batch) for batch in scripted.batches] == [1, 1, 1]  # warm-up, red, blue
+
+
+def test_a_request_that_takes_too_long_is_given_up(
+    scripted: Any, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(Engine(lambda: scripted), request_seconds=600.0) as server:
+        server.wait_until_ready()
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            scripted.gate.clear()
+            with monkeypatch.context() as hurry:
+                hurry.setattr(Deadline, "left", 0.05)
+                # whether the first has begun to be computed or not, the others wait behind it
+                refused = [ask(client, "red"), ask(client, "blue", "white")]
+                tree = {"model": "tiny", "messages": [{"role": "user", "content": "red"}]}
+                path = "/v1/chat/completions"
+                refused.append(client.post(path, json=tree | {"stream": True}))
+            scripted.gate.set()
+            assert ask(client, "green").status_code == 200
+            series = client.get("/metrics").text
+    for answer in refused:
+        error = error_of(answer)
+        assert (answer.status_code, error["code"]) == (504, "request_timeout")
+        assert error["type"] == "timeout_error"
+        assert answer.headers["x-should-retry"] == "false"
+    assert all(len(batch) == 1 for batch in scripted.batches), "blue and white are not computed"
+    assert 'trimodal_rejected_total{reason="request_timeout"} 3.0' in series
 
 
 def test_an_error_within_a_stream_is_counted(troubled: httpx.Client, scripted: Any) -> None:

@@ -225,6 +225,8 @@ BAD: list[tuple[dict[str, Any], str, str | None]] = [
     ({"trimodal": {"task": "sing"}}, "invalid_task", "trimodal.task"),
     ({"trimodal": {"lang": "fr"}}, "unsupported_language", "trimodal.lang"),
     ({"trimodal": {"steps": 65}}, "invalid_steps", "trimodal.steps"),
+    ({"trimodal": {"schedule": "cubic"}}, "invalid_schedule", "trimodal.schedule"),
+    ({"trimodal": {"redraws": 9}}, "invalid_redraws", "trimodal.redraws"),
     ({"trimodal": {"step": 5}}, "unknown_field", "trimodal.step"),
     ({"trimodal": 5}, "invalid_type", "trimodal"),
     ({**user([seen(b"x")]), "trimodal": {"task": "complete"}}, "unsupported_operation", None),

@@ -53,7 +53,7 @@ def test_images_and_inputs() -> None:
         ({"texts": []}, "empty_input", "texts"),
         ({"texts": ["a", {"image": IMAGE}]}, "invalid_type", "texts[1]"),
         ({"texts": [[1, 2]]}, "invalid_type", "texts[0]"),
-        ({"images": ["http://x/y.png"]}, "url_not_allowed", "images[0]"),
+        ({"images": ["file:///y.png"]}, "url_not_allowed", "images[0]"),
         ({"inputs": ["a"]}, "invalid_type", "inputs[0]"),
         ({"texts": ["a"], "output_dimension": 9}, "invalid_dimensions", "output_dimension"),
         ({"texts": ["a"], "embedding_types": []}, "invalid_embedding_types", "embedding_types"),

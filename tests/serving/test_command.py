@@ -87,8 +87,10 @@ def test_the_refusal_imports_nothing_heavy() -> None:
         (["--name", "a'b"], "--name: must be"),
         (["--name", "a", "--name", "b"], "--name: is there 2 times, for 1 models"),
         (["nowhere"], "two models are called nowhere; say --name once for each of them"),
-        (["--batch-seconds", "0"], "--batch-seconds: must be above 0"),
+        (["--batch-seconds", "0"], "--batch-seconds and --request-seconds: must be above 0"),
+        (["--request-seconds", "nan"], "--request-seconds: must be above 0"),
         (["--replicas", "0"], "--replicas 0: must be from 1 to 64"),
+        (["--fetch-from", "a.org", "--fetch-from", "*"], "fetch from *: must be a name"),
     ],
 )
 def test_other_options_are_refused(

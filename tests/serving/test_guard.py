@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from trimodal_serving import guard as module
-from trimodal_serving.caller import Usage, current
-from trimodal_serving.errors import ServingError
+from trimodal_serving.access import Access
+from trimodal_serving.caller import Caller, Usage, current
+from trimodal_serving.errors import ServingError, too_late
 from trimodal_serving.guard import App, Guard, Message, Receive, Send
+from trimodal_serving.keys import Limits
 from trimodal_serving.ledger import Ledger, Visit
 from trimodal_serving.metrics import Metrics
+from trimodal_serving.quotas import Quota
 
 LIMIT = 1000
 
@@ -203,6 +206,28 @@ def test_bodies_in_flight_are_bounded_together(monkeypatch: pytest.MonkeyPatch) 
     assert later.status == 200
 
 
+def test_what_is_fetched_counts_with_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODIES_IN_FLIGHT", 1)
+
+    def fetching(size: int) -> App:
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            hold = current().on_bytes
+            assert hold is not None
+            for _ in range(size // 100):
+                hold(100)
+            await echo(scope, receive, send)
+
+        return app
+
+    guard = guarded(fetching(600))
+    for _ in range(3):  # what was held is given back
+        assert Exchange(part(400, False)).run(guard).status == 200
+    exchange = Exchange(part(500, False), part(0, False)).run(guard)
+    assert (exchange.status, exchange.code) == (413, "body_too_large")
+    assert b"what is fetched for it" in exchange.body
+    assert Exchange(part(1000, False)).run(guarded(echo)).status == 200
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP"])
 def test_compressed_bodies_are_refused(encoding: str) -> None:
     exchange = Exchange(part(5, False), headers={"content-encoding": encoding}).run(guarded())
@@ -278,12 +303,54 @@ def test_who_leaves_a_started_answer_is_charged_what_it_cost(
     assert (visit.status, visit.reason, visit.caller.usage.tokens) == (200, reason, tokens)
 
 
+def test_who_is_given_up_is_charged_what_it_cost() -> None:
+    async def app(scope: Message, _: Receive, __: Send) -> None:
+        current().cost = 70
+        raise too_late(600)
+
+    ledger = Noted()
+    exchange = Exchange(part(5, False), part(0, False)).run(guarded(app, ledger=ledger))
+    (visit,) = ledger.visits
+    assert visit.caller is not None
+    assert (exchange.status, exchange.code) == (504, "request_timeout")
+    assert visit.caller.usage.tokens == 70
+
+
 def test_a_failure_of_ours_within_an_answer_costs_nothing() -> None:
     ledger = Noted()
     Exchange(part(5, False)).run(guarded(failing(started=True), ledger=ledger))
     (visit,) = ledger.visits
     assert visit.caller is not None
     assert (visit.reason, visit.caller.usage.tokens) == ("internal", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/v1/embeddings", True), ("/v1/indexes/a", True), ("/v2/embed", False)]
+)
+def test_paths_of_openai_tell_how_long_it_took(path: str, told: bool) -> None:
+    for app, status in ((echo, 200), (failing(started=False), 500)):
+        exchange = Exchange(part(5, False), part(0, False))
+        exchange.scope["path"] = path
+        headers = exchange.run(guarded(app)).headers
+        assert exchange.status == status
+        assert (b"openai-processing-ms" in headers) == told
+        assert headers.get(b"openai-processing-ms", b"0").isdigit()
+
+
+def test_a_key_with_a_quota_is_told_what_is_left() -> None:
+    class Keyed(Access):
+        """Lets in a key with four requests a minute, of which it has used one."""
+
+        def enter(self, path: str, headers: Any) -> Caller:
+            quota = Quota(Limits(requests=4))
+            quota.enter()
+            return Caller("alice", "key", quota=quota)
+
+    exchange = Exchange(part(5, False)).run(guarded(access=Keyed()))
+    assert exchange.headers[b"x-ratelimit-limit-requests"] == b"4"
+    assert exchange.headers[b"x-ratelimit-remaining-requests"] == b"3"
+    assert exchange.headers[b"x-ratelimit-reset-requests"].endswith(b"s")
+    assert not any(b"ratelimit" in name for name in Exchange(part(5, False)).run(guarded()).headers)
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "\x1b[31m", "a\tb"])

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from trimodal.errors import StorageError
+from trimodal.errors import ConfigError, StorageError
 from trimodal_serving.backend import Setting
 from trimodal_serving.errors import ServingError
 from trimodal_serving.hosting import Hosting, _check_room, _services, build_app
@@ -52,6 +52,12 @@ def test_requests_are_written_down(tmp_path: Path) -> None:
 def test_keys_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read"):
         build_app(hosting(keys=str(tmp_path)))
+
+
+def test_hosts_that_are_none_are_refused() -> None:
+    build_app(hosting(fetch_from=["images.example.org"]))
+    with pytest.raises(ConfigError, match="fetch from http://a"):
+        build_app(hosting(fetch_from=["http://a.org"]))
 
 
 def test_all_processes_share_the_machine() -> None:

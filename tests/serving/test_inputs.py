@@ -5,7 +5,7 @@ import pytest
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import MAX_INPUTS, MAX_MEDIA, Input, Reading, parse_inputs
-from trimodal_serving.media import EncodedMedium, TokenIds
+from trimodal_serving.media import EncodedMedium, LinkedMedium, TokenIds
 
 IMAGE = "data:image/png;base64,AAAA"
 AUDIO = "data:audio/wav;base64,BBBB"
@@ -39,6 +39,8 @@ SEEN, HEARD = EncodedMedium(V, "AAAA"), EncodedMedium(S, "BBBB")
         ),
         ([{"image": {"url": IMAGE}}], None, [("input[0]", {V: SEEN})]),
         ([{"image": {"bytes": "AAAA"}}], None, [("input[0]", {V: SEEN})]),
+        (" HTTPS://x/y.png ", V, [("input", {V: LinkedMedium(V, "HTTPS://x/y.png")})]),
+        ([{"audio": "http://x/y"}], None, [("input[0]", {S: LinkedMedium(S, "http://x/y")})]),
         ({"text": "a", "image": IMAGE}, None, [("input", {T: "a", V: SEEN})]),
         (["x", {"text": "a"}], None, [("input[0]", {T: "x"}), ("input[1]", {T: "a"})]),
         ([{"content": "a"}], None, [("input[0]", {T: "a"})]),
@@ -109,7 +111,7 @@ def test_a_string_without_modality_is_text_whatever_it_looks_like() -> None:
         ([1, 2, 3], "token_ids_not_supported", "input"),
         ([[1, 2], [3]], "token_ids_not_supported", "input"),
         (["a", [3]], "token_ids_not_supported", "input"),
-        (["a", {"image": "http://x/y.png"}], "url_not_allowed", "input[1]"),
+        (["a", {"image": "ftp://x/y.png"}], "url_not_allowed", "input[1]"),
         ([{"image": {"url": "file:///etc/passwd"}}], "url_not_allowed", "input[0]"),
     ],
 )

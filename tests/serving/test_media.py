@@ -5,7 +5,7 @@ import pytest
 from trimodal.batch import Modality
 from trimodal_serving import media
 from trimodal_serving.errors import ServingError
-from trimodal_serving.media import EncodedMedium
+from trimodal_serving.media import EncodedMedium, LinkedMedium
 
 RAW = bytes(range(256)) * 2
 PLAIN = base64.b64encode(RAW).decode()
@@ -48,6 +48,16 @@ def test_addresses_are_refused(text: str, modality: Modality) -> None:
         EncodedMedium.parse(text, modality)
     assert (caught.value.status, caught.value.code) == (400, "url_not_allowed")
     assert "passwd" not in str(caught.value)
+
+
+def test_an_address_that_nobody_fetched_has_no_file() -> None:
+    linked = LinkedMedium.parse("http://example.org/x.wav", Modality.SPEECH)
+    assert linked is not None
+    assert linked.kind == "audio"
+    with pytest.raises(ServingError, match="audio is an address, which this server does not"):
+        linked.decode()
+    for text in (PLAIN, f"data:image/png;base64,{PLAIN}", "file:///etc/passwd", "httpsx:a", ""):
+        assert LinkedMedium.parse(text, Modality.VISION) is None
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import validate
 
+from trimodal_serving.access import scope_of
 from trimodal_serving.openapi import OPERATIONS, document, schema_of
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
@@ -53,6 +54,26 @@ def test_every_operation_has_examples(tree: dict[str, Any]) -> None:
             (status,) = set(operation["responses"]) - {"default"}
             for kind, body in operation["responses"][status]["content"].items():
                 assert kind != "application/json" or body["example"]
+
+
+def test_every_operation_says_what_a_key_needs(tree: dict[str, Any]) -> None:
+    for path, operations in tree["paths"].items():
+        for operation in operations.values():
+            needed = [] if path == "/livez" else [{"key": sorted(scope_of(path))}]
+            assert operation["security"] == needed
+    assert tree["paths"]["/v1/embeddings"]["post"]["security"] == [{"key": ["embed"]}]
+    scheme = tree["components"]["securitySchemes"]["key"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+
+
+def test_every_number_of_a_body_has_bounds(tree: dict[str, Any]) -> None:
+    free = {"dimensions", "output_dimension", "max_tokens"}  # of the model, or not supported
+    for path in tree["paths"].values():
+        for operation in path.values():
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                for name, one in body["schema"]["properties"].items():
+                    if one.get("type") in ("integer", "number") and name not in free:
+                        assert one["minimum"] <= one["maximum"], name
 
 
 def test_errors_are_as_they_are_described(base_url: str, tree: dict[str, Any]) -> None:

@@ -39,8 +39,9 @@ def test_pictures_are_the_model_s(sdk: openai.OpenAI, model: TrimodalModel, form
 
 def test_size_and_options_reach_the_model(sdk: openai.OpenAI, model: TrimodalModel) -> None:
     options = {"steps": 2, "guidance": 1.0, "temperature": 0.0, "choice_temperature": 0.0}
+    options |= {"schedule": "linear"}
     answer, (picture,) = drawn(sdk, size="8x4", quality="auto", extra_body={"trimodal": options})
-    decoding = Decoding(steps=2, temperature=0.0, choice_temperature=0.0)
+    decoding = Decoding(steps=2, temperature=0.0, choice_temperature=0.0, schedule="linear")
     (expected,) = model.generate(text=["a red square"], to="image", size=(4, 8), decoding=decoding)
     assert answer.size == "8x4"
     assert np.array_equal(np.asarray(picture), expected)

@@ -76,6 +76,34 @@ def test_requests_at_the_same_time(clock: Clock) -> None:
     quota.enter()
 
 
+def test_what_is_left_is_told_as_by_openai(clock: Clock) -> None:
+    quota = Quota(Limits(requests=10, tokens=600, audio_seconds=0.5))
+    quota.enter()
+    assert quota.rates(Usage(tokens=12, pixels=99)) == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "9",
+        "x-ratelimit-reset-requests": "6s",
+        "x-ratelimit-limit-tokens": "600",
+        "x-ratelimit-remaining-tokens": "588",
+        "x-ratelimit-reset-tokens": "1.2s",
+        "x-ratelimit-limit-audio-seconds": "0",
+        "x-ratelimit-remaining-audio-seconds": "0",
+        "x-ratelimit-reset-audio-seconds": "0s",
+    }
+    quota.leave(Usage(tokens=12))
+    clock.now += 1
+    assert quota.rates(Usage())["x-ratelimit-reset-tokens"] == "200ms"
+    visit(quota, tokens=1288)
+    rates = quota.rates(Usage())
+    assert rates["x-ratelimit-remaining-tokens"] == "0"
+    assert rates["x-ratelimit-reset-tokens"] == "2m9s"
+    assert refused(quota).headers() == {"retry-after": "70", **quota.rates(Usage())}
+
+
+def test_without_a_limit_nothing_is_told() -> None:
+    assert Quota(Limits()).rates(Usage(tokens=5)) == {}
+
+
 def test_a_refused_request_takes_nothing(clock: Clock) -> None:
     quota = Quota(Limits(requests=1, in_flight=1))
     quota.enter()

@@ -81,6 +81,7 @@ def test_only_keys_are_let_in(client: httpx.Client) -> None:
         ({"model": "m", "keys": "k", "weights": "int4"}, "weights: must be one of fp32, bf16"),
         ({"model": "m", "keys": "k", "min_replicas": 9}, "min_replicas: must be at most"),
         ({"model": "m", "keys": "k", "replicas": "2"}, "replicas"),
+        ({"model": "m", "keys": "k", "fetch_from": "['a.org', '*']"}, "fetch from"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], said: str) -> None:

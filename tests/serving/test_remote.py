@@ -29,9 +29,10 @@ SPOKEN = Order(item=Input("input", {Modality.TEXT: "red"}), to=Modality.TEXT, la
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[RemoteEngine, list[str]]]:
+async def running(
+    folder: Path, nursery: LastingNursery
+) -> AsyncIterator[tuple[RemoteEngine, list[str]]]:
     measured: list[str] = []
-    nursery = LastingNursery()
     setting, note = Setting(str(folder)), lambda name, _: measured.append(name)
     engine = RemoteEngine(setting, note, BATCH_SECONDS, nursery)
     try:
@@ -39,7 +40,16 @@ async def running(folder: Path) -> AsyncIterator[tuple[RemoteEngine, list[str]]]
         yield engine, measured
     finally:
         await engine.close()
-        await nursery.close()
+        await until_gone(nursery)
+
+
+async def until_gone(nursery: LastingNursery) -> None:
+    """The processes that it forked have ended; there are none of others."""
+    assert nursery._nursery is not None
+    pid = nursery._nursery._process.pid
+    async with asyncio.timeout(60):
+        while Path(f"/proc/{pid}/task/{pid}/children").read_text():
+            await asyncio.sleep(0.01)
 
 
 def children(parent: int) -> list[int]:
@@ -126,28 +136,32 @@ async def a_lost_nursery_is_replaced_with_the_next_process(engine: RemoteEngine)
     assert nursery_of(engine) != pid
 
 
-def test_a_process_that_is_killed_again_and_again(model_folder: Path, model: TrimodalModel) -> None:
+def test_a_process_that_is_killed_again_and_again(
+    model_folder: Path, model: TrimodalModel, loop: asyncio.Runner, nursery: LastingNursery
+) -> None:
     async def main() -> None:
-        async with running(model_folder) as (engine, measured):
+        async with running(model_folder, nursery) as (engine, measured):
             await answers_as_if_it_were_here(engine, model)
             await a_killed_process_is_replaced(engine, measured)
             await a_lost_nursery_is_replaced_with_the_next_process(engine)
             assert {"decode_seconds", "queue_wait_seconds", "batch_items"} <= set(measured)
-            nursery, worker = nursery_of(engine), worker_of(engine)
-        for pid in (nursery, worker):
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
+            worker = worker_of(engine)
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
 
-    asyncio.run(main())
+    loop.run(main())
 
 
 def test_a_process_that_hangs_is_replaced(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path,
+    loop: asyncio.Runner,
+    nursery: LastingNursery,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "SILENT_SECONDS", 3.0)
 
     async def main() -> None:
-        async with running(model_folder) as (engine, _):
+        async with running(model_folder, nursery) as (engine, _):
             pid = worker_of(engine)
             os.kill(pid, signal.SIGSTOP)
             assert (await refusal(engine.embed(RED))).code == "worker_restarting"
@@ -155,12 +169,14 @@ def test_a_process_that_hangs_is_replaced(
             assert worker_of(engine) != pid
             assert len(await engine.embed(RED)) == 1
 
-    asyncio.run(main())
+    loop.run(main())
 
 
-def test_a_cancelled_request_leaves_nothing_behind(model_folder: Path) -> None:
+def test_a_cancelled_request_leaves_nothing_behind(
+    model_folder: Path, loop: asyncio.Runner, nursery: LastingNursery
+) -> None:
     async def main() -> None:
-        async with running(model_folder) as (engine, _):
+        async with running(model_folder, nursery) as (engine, _):
             with acting(Caller("alice", priority="bulk")) as caller:
                 task = asyncio.create_task(engine.embed(parse_inputs(["red"] * 2000, None)))
             await asyncio.sleep(0.05)
@@ -172,16 +188,18 @@ def test_a_cancelled_request_leaves_nothing_behind(model_folder: Path) -> None:
             assert caller.cost > 0
             assert len(await engine.embed(RED)) == 1
 
-    asyncio.run(main())
+    loop.run(main())
 
 
-def test_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_model_is_told(
+    tmp_path: Path, loop: asyncio.Runner, nursery: LastingNursery
+) -> None:
     async def main() -> None:
-        async with running(tmp_path):
+        async with running(tmp_path, nursery):
             pass
 
     with pytest.raises(StorageError, match="is not a model folder"):
-        asyncio.run(main())
+        loop.run(main())
 
 
 def test_before_and_after_nothing_is_answered(model_folder: Path) -> None:

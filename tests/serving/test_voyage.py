@@ -76,7 +76,7 @@ def test_base64(name: str) -> None:
             "inputs[0]",
         ),
         (
-            {"inputs": [{"content": [{"type": "image_url", "image_url": "http://x"}]}]},
+            {"inputs": [{"content": [{"type": "image_url", "image_url": "ftp://x"}]}]},
             "url_not_allowed",
             "inputs[0]",
         ),

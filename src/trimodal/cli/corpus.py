@@ -197,20 +197,20 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from trimodal.data.shards import Cuts, import_corpus, import_manifest
+    from trimodal.data.shards import Cuts, Listed, import_corpus
     from trimodal.data.tables import Table, is_table
     from trimodal.errors import ConfigError
+    from trimodal.evaluation.progress import Progress
 
     cuts, workers = Cuts(options.rows, options.megabytes), workers_of(options)
-    with progress_bar() as bar:
-        if is_table(options.source):
-            table = Table(options.source, dict(options.columns))
-            done = import_corpus(table, options.out, cuts, workers, bar.update)
-        elif options.columns:
-            raise ConfigError(f"--columns: {options.source} is no dataset, and a manifest has keys")
-        else:
-            table = None
-            done = import_manifest(options.source, options.out, cuts, workers, bar.update)
+    table = None
+    if is_table(options.source):
+        table = Table(options.source, dict(options.columns))
+    elif options.columns:
+        raise ConfigError(f"--columns: {options.source} is no dataset, and a manifest has keys")
+    rows = table or Listed(options.source)
+    with Progress(rows.count, "imported", shown=True) as bar:
+        done = import_corpus(rows, options.out, cuts, workers, bar.advance)
     size = sum(shard.size for shard in done.shards)
     print(f"{options.out}: {done.rows} rows in {len(done.shards)} shards, {size / 1e6:.1f} MB")
     if table is not None and table.left_out:

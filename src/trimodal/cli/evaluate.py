@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from trimodal.data.manifest import manifest_of
     from trimodal.evaluation import evaluate, format_table, load_model
     from trimodal.evaluation.generation_table import format_generation
+    from trimodal.evaluation.resynthesis import format_resynthesis
     from trimodal.evaluation.zero_shot import FILE
     from trimodal.storage import beside, check_writable, write_json
 
@@ -75,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     print(format_table(results))
     if "generation" in results:
         print(f"\n{format_generation(results['generation'])}")
+    if results.get("resynthesis"):
+        print(f"\n{format_resynthesis(results['resynthesis'])}")
     return 0
 
 

@@ -20,6 +20,8 @@ OF_TARGETS = {
     "lang": ("text", "speech"),
     "size": ("image",),
     "steps": ("image", "speech"),
+    "schedule": ("image", "speech"),
+    "redraws": ("image", "speech"),
     "max_tokens": ("text",),
 }
 """Options that decide something about these targets alone."""
@@ -81,6 +83,18 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--steps", type=positive, help="in which pictures and speech are decoded (default: 8)"
     )
+    group.add_argument(
+        "--schedule",
+        choices=("cosine", "linear"),
+        help="how many codes are still masked after each step (default: cosine)",
+    )
+    group.add_argument(
+        "--redraws",
+        metavar="COUNT",
+        type=int,
+        help="how often a picture or speech that is a copy of the given one is drawn again "
+        "(default: 8)",
+    )
     group.add_argument("--max-tokens", type=positive, help="of a text (default: 64)")
 
 
@@ -140,7 +154,7 @@ def _settings(options: argparse.Namespace) -> "tuple[Request, Decoding]":
 
     to = modality_of(options.to)
     request = Request(to=to, lang=options.lang, answer=options.answer, size=options.size)
-    names = ("temperature", "top_p", "guidance", "steps", "max_tokens")
+    names = ("temperature", "top_p", "guidance", "steps", "schedule", "redraws", "max_tokens")
     chosen = {name: getattr(options, name) for name in names}
     changes = {name: value for name, value in chosen.items() if value is not None}
     return request, replace(default_decoding(to), **changes)

@@ -66,6 +66,11 @@ class Corpus(Protocol):
         """SHA-256 of all that the shards depend on, in hexadecimal."""
         ...
 
+    @property
+    def count(self) -> int:
+        """Rows, told at once."""
+        ...
+
     def sizes(self) -> Sequence[int]:
         """Bytes of the media of each row, all of which were checked."""
         ...
@@ -75,8 +80,13 @@ class Corpus(Protocol):
         ...
 
 
-class _Listed:
-    """A manifest."""
+class Listed:
+    """A manifest.
+
+    Raises:
+        DataError: `FILE:LINE: cause` of the first bad row, or the file is missing or has no row.
+        StorageError: it cannot be read now.
+    """
 
     def __init__(self, manifest: str | Path) -> None:
         whole = read_whole(manifest, trees=True)
@@ -86,10 +96,17 @@ class _Listed:
             for row, tree in zip(whole.rows, whole.trees, strict=True)
         ]
 
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return len(self.entries)
+
     def sizes(self) -> list[int]:
+        """Bytes of the media of each row."""
         return [sum(map(_size, files.values())) for _, files in self.entries]
 
     def part(self, first: int, count: int) -> list[Entry]:
+        """Rows from `first` on."""
         return self.entries[first : first + count]
 
 
@@ -107,7 +124,7 @@ def import_manifest(
     progress: Callable[[int], object] = lambda _: None,
 ) -> Imported:
     """Write the shards of a manifest; the arguments and errors are those of `import_corpus`."""
-    return import_corpus(_Listed(manifest), folder, cuts, workers, progress)
+    return import_corpus(Listed(manifest), folder, cuts, workers, progress)
 
 
 def import_corpus(

@@ -78,6 +78,11 @@ class Table:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
 
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return _opened(self).count
+
     def sizes(self) -> list[int]:
         """Bytes of the media of each row.
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from trimodal.config import VisionInputConfig
@@ -16,18 +15,9 @@ from trimodal.data import Row
 from trimodal.errors import DataError
 from trimodal.evaluation.judges import Input, MediaFile, decode_speech, read_medium
 from trimodal.processors import SpeechProcessor, VisionProcessor
+from trimodal.processors.likeness import COPY, picture_likeness, speech_likeness
 from trimodal.storage import Source
 from trimodal.streams import generator
-
-COPY = 0.95
-"""An output that correlates with its input more than this is a copy."""
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's, over all numbers of two arrays of one shape; 0 if either is constant."""
-    a, b = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (a, b))
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms > 1e-9 else 0.0
 
 
 class Copies:
@@ -83,14 +73,8 @@ class Copies:
 
     def _alike(self, name: Input, given: Tensor, made: Tensor) -> float:
         if name == "image":
-            size = (given.shape[1], given.shape[2])
-            resized = torch.nn.functional.interpolate(
-                made[None].float(), size, mode="bilinear", antialias=True
-            )
-            return correlation(given.numpy(), resized[0].numpy())
-        given, made = self.speech.frames(given), self.speech.frames(made)
-        size = min(len(given), len(made))
-        return correlation(given[:size].numpy(), made[:size].numpy())
+            return picture_likeness(given, made)
+        return speech_likeness(self.speech.frames(given), self.speech.frames(made))
 
 
 def path_of(row: Row, name: str) -> Source | None:

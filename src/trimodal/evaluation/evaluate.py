@@ -29,6 +29,7 @@ from trimodal.evaluation.embedding import (
 from trimodal.evaluation.generation import measure_generation
 from trimodal.evaluation.geometry import alignment, gap, uniformity
 from trimodal.evaluation.judges import load_judges
+from trimodal.evaluation.resynthesis import resynthesis
 from trimodal.evaluation.retrieval import number_keys, score
 from trimodal.evaluation.subgroups import check_keys
 from trimodal.evaluation.zero_shot import PromptVectors, embed_prompts, find_prompts, zero_shot
@@ -65,7 +66,7 @@ def evaluate(
         prompts: class prompts, see `find_prompts`.
         dimensions: lengths to which the vectors are also cut; all that the model allows if None.
         judges: a folder of judges of generated pictures and speech; see `trimodal judge`.
-        generation: also measure what the model was trained to generate.
+        generation: also measure what the model was trained to generate, and its tokenizers.
         by: keys of the rows by whose values generation is also scored, such as `speaker`.
         seed: of its draws.
         token_budget: tokens computed at once.
@@ -99,6 +100,8 @@ def evaluate(
         results["generation"] = measure_generation(
             list(made), rows, known, by=by, seed=seed, speech=speech
         )
+        if (codes := processor_of(model).codes) is not None:
+            results["resynthesis"] = resynthesis(codes.tokenizers, rows)
     return {"manifest": str(manifest), **results}
 
 

@@ -11,7 +11,7 @@ from trimodal.batch import Modality
 from trimodal.data import Row
 from trimodal.data.row import language_of
 from trimodal.evaluation.directions import Direction, directions_of, fits
-from trimodal.evaluation.embedding import TOKEN_BUDGET, processor_of
+from trimodal.evaluation.embedding import SINGLES, TOKEN_BUDGET, processor_of
 from trimodal.evaluation.examples import Album, Card, choose
 from trimodal.evaluation.generating import generate_rows
 from trimodal.evaluation.generation import references
@@ -99,6 +99,13 @@ def make_examples(
                 found.append(Way(source, target, made))
             bar.advance(len(conditions))
     return found
+
+
+def nine(ways: Sequence[Way]) -> list[tuple[str, list[Made | None]]]:
+    """By source the first example of each of the three targets; None where nothing is made."""
+    firsts = {(way.source, way.target): way.examples[0] for way in ways}
+    found = [(source, [firsts.get((source, target)) for target in SINGLES]) for source in SINGLES]
+    return found if any(made for _, cells in found for made in cells) else []
 
 
 def _conditions(

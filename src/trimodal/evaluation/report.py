@@ -19,7 +19,7 @@ from trimodal.errors import ConfigError
 from trimodal.evaluation.embedding import PAIRS, SINGLES, embed_rows, load_model, processor_of
 from trimodal.evaluation.evaluate import evaluate
 from trimodal.evaluation.examples import MOST_SECONDS, find_examples
-from trimodal.evaluation.gallery import make_examples
+from trimodal.evaluation.gallery import make_examples, nine
 from trimodal.evaluation.generation_grid import answers, grid, table
 from trimodal.evaluation.judges import JudgesConfig, read_judges_config
 from trimodal.evaluation.run import Run, Series, read_metrics, read_results, read_run
@@ -110,17 +110,19 @@ def write_report(
         token_budget=run.config.training.token_budget,
         progress=progress,
     )
+    ways = make_examples(
+        model,
+        rows,
+        seed=seed,
+        token_budget=run.config.training.token_budget,
+        progress=progress,
+    )
     context = {
         **_summary(run, model, results, rows),
         "kinds": find_examples(processor_of(model), rows, vectors),
         "seed": seed,
-        "ways": make_examples(
-            model,
-            rows,
-            seed=seed,
-            token_budget=run.config.training.token_budget,
-            progress=progress,
-        ),
+        "ways": ways,
+        "nine": nine(ways),
         "projection": drawing["projection"].project(rows, vectors),
         "parts": _parts(results.get("generation"), drawing["figures"].shares),
         "curves": _curves({**run.series, **_codebooks(run.folder)}, drawing["figures"].curve),

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from trimodal.vocabulary import Special
 
 V = TypeVar("V")
 MAX_GUIDANCE = 100.0
+Schedule = Literal["cosine", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,11 @@ class Decoding:
     """In which pictures and speech are decoded."""
     choice_temperature: float = 1.0
     """Of the noise in which code is surest; it falls to 0 over the steps."""
+    schedule: Schedule = "cosine"
+    """How the masked codes fall to none over the steps: along a cosine, which keeps few codes at
+    first, or by the same number in each step."""
+    redraws: int = 8
+    """How often at most a picture or speech is drawn again that is the observed one over again."""
     max_tokens: int = 64
     """Pieces of a text at most."""
 
@@ -57,6 +63,11 @@ class Decoding:
         for name in ("steps", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.redraws < 0:
+            raise ConfigError(f"redraws: must be at least 0, got {self.redraws}")
+        if self.schedule not in get_args(Schedule):
+            names = " or ".join(get_args(Schedule))
+            raise ConfigError(f"schedule: must be {names}, got {self.schedule!r}")
 
 
 class Progress(NamedTuple):
@@ -251,8 +262,8 @@ class Codes(Drafts):
     """Pictures or speech, whose codes are all masked at first (Chang et al., 2022, MaskGIT).
 
     In each step all masked codes of one are drawn, and the surest are kept: so many that the masked
-    ones fall with a cosine to none. A step shows all that was drawn, and one of which nothing is
-    masked any more is done, as all that is kept stays.
+    ones fall to none along the schedule. A step shows all that was drawn, and one of which nothing
+    is masked any more is done, as all that is kept stays.
     """
 
     def _entered(self, prefix: Prefix, targets: Sequence[Target]) -> Tensor:
@@ -314,7 +325,8 @@ def _filled(
     )
     filled_T = local_T.copy()
     filled_T[place_M] = drawn_M
-    still = math.floor(size * math.cos(math.pi / 2 * (1 - left)))
+    share = math.cos(math.pi / 2 * (1 - left)) if decoding.schedule == "cosine" else left
+    still = math.floor(size * share)
     still = max(0, min(still, len(place_M) - 1)) if left > 0 else 0
     kept_T = filled_T.copy()
     kept_T[place_M[np.argsort(sure_M, kind="stable")[:still]]] = mask

@@ -17,7 +17,9 @@ from trimodal.errors import ConfigError, DataError
 from trimodal.models.cache import KeyValueCache
 from trimodal.models.decoding import Codes, Decoding, Texts, draw_length
 from trimodal.models.prefix import Prefix
+from trimodal.models.redraws import Redraws
 from trimodal.packing import first_fit
+from trimodal.processors import TrimodalProcessor
 from trimodal.processors.codes import CodeProcessor
 from trimodal.vocabulary import prompt
 
@@ -142,8 +144,8 @@ class Outputs:
             decoding: how ids are chosen.
 
         Raises:
-            ConfigError: the model was not trained to generate that, lacks the tokenizer, or writes
-                no text of so many pieces.
+            ConfigError: the model was not trained to generate that, lacks the tokenizer or the
+                processor, or writes no text of so many pieces.
             DataError: a picture of that size cannot be made of codes.
         """
         self._model = model
@@ -152,6 +154,7 @@ class Outputs:
         """Ids of an output at most, beside what a text begins with."""
         self._cache: KeyValueCache | None = None
         self._drafts = (Texts if request.to is Modality.TEXT else Codes)(decoding)
+        self._redraws = Redraws(_processor(model), request.to, decoding)
 
     def __len__(self) -> int:
         """How many are not done."""
@@ -182,6 +185,16 @@ class Outputs:
             _check_questions(samples)
         if self._request.to is not Modality.TEXT and any(text is not None for text in begun):
             raise ConfigError("only a text can be completed")
+        self._begin(numbers, samples, seeds, begun)
+        self._redraws.watch(numbers, samples, seeds)
+
+    def _begin(
+        self,
+        numbers: Sequence[int],
+        samples: Sequence[Sample],
+        seeds: Sequence[int],
+        begun: Sequence[Medium | None],
+    ) -> None:
         prompt = self._request.prompt
         asked = Target(self._request.to, torch.zeros(0, dtype=torch.int64), (0, 1), prompt)
         writings = [Writing(asked, frozenset(sample.media)) for sample in samples]
@@ -221,22 +234,33 @@ class Outputs:
     def step(self) -> tuple[Mapping[int, Sequence[int]], Mapping[int, Generation]]:
         """The ids so far of outputs that changed, and the outputs that are done, by number.
 
+        One that is a copy of what it was made from begins again, see `Decoding.redraws`.
+
         Raises:
             NumericError: the model is broken.
         """
         grown, done = self._drafts.step()
-        made = _outputs(self._model, self._request.to, list(done.values())) if done else []
-        return grown, dict(zip(done, made, strict=True))
+        if not done:
+            return grown, {}
+        made = _outputs(self._model, self._request.to, list(done.values()))
+        found = dict(zip(done, made, strict=True))
+        again = self._redraws.copied({number: one.output for number, one in found.items()})
+        if again:
+            samples, seeds = zip(*again.values(), strict=True)
+            self._begin(list(again), samples, seeds, [None] * len(again))
+        return grown, {number: one for number, one in found.items() if number not in again}
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Give up those of some numbers that are not done."""
+        numbers = list(numbers)
         self._drafts.drop(numbers)
+        self._redraws.forget(numbers)
 
 
 def _outputs(model: "TrimodalModel", to: Modality, targets: Sequence[Target]) -> list[Generation]:
-    assert model.processor is not None  # noqa: S101 - `TrimodalModel.generate` checks it
     if to is Modality.TEXT:
-        outputs = [model.processor.text.decode(target.ids.tolist()) for target in targets]
+        text = _processor(model).text
+        outputs = [text.decode(target.ids.tolist()) for target in targets]
     elif to is Modality.VISION:
         outputs = _codes(model).pictures(targets)
     else:
@@ -250,8 +274,14 @@ def _check_questions(samples: Sequence[Sample]) -> None:
             raise DataError(f"sample {sample.id} has no question, neither as text nor as speech")
 
 
+def _processor(model: "TrimodalModel") -> TrimodalProcessor:
+    if model.processor is None:
+        raise ConfigError("this model has no processor")
+    return model.processor
+
+
 def _codes(model: "TrimodalModel") -> CodeProcessor:
-    codes = model.processor and model.processor.codes
+    codes = _processor(model).codes
     if codes is None:
         raise ConfigError(
             "this model has no learnt tokenizers, so it writes texts alone; see data.tokenizers"

@@ -5,6 +5,8 @@ model = new_model(config, processor)
 """
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from trimodal.config import RunConfig, TrainingConfig
 from trimodal.data.dataset import RowDataset
@@ -65,22 +67,29 @@ def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
 
 
 def new_model(
-    config: RunConfig, processor: TrimodalProcessor, *, resumes: bool = False
+    config: RunConfig, processor: TrimodalProcessor, saved: Mapping[str, Any] | None = None
 ) -> TrimodalModel:
     """A new model, or the weights that `training` names; what is frozen takes no gradients.
 
     Args:
         config: of the run.
         processor: the model's own.
-        resumes: its weights are filled from a checkpoint, so `start_from` is not read.
+        saved: the state of a checkpoint that its weights will be filled from, so that neither
+            `init_from` nor `start_from` is read; None for a run that begins.
+
+    Raises:
+        ConfigError: the weights that are named do not fit, or nothing is left to train.
+        StorageError: a folder is not a model.
     """
     folder = config.training.init_from
-    if folder is None:
-        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model)))
+    if folder is None or saved is not None:
+        # a checkpoint of before says nothing of classes
+        told = (saved or {}).get("classes", {})
+        model = TrimodalModel(TrimodalConfig(architecture=to_dict(config.model), **told))
         contrast = config.objectives.contrastive
         if contrast is not None and contrast.loss == "sigmoid":
             model.start_sigmoid()
-        if not resumes:
+        if saved is None:
             start_components(model, config, processor)
     else:
         model = load(folder)
@@ -89,6 +98,12 @@ def new_model(
     model.processor = processor
     model.config.generates = list(config.objectives.generates)
     return model
+
+
+def classes(model: TrimodalModel) -> dict[str, list[str]]:
+    """What a checkpoint has to say of a head that a model may have been given before its run."""
+    names = ("class_labels", "class_inputs")
+    return {name: list(getattr(model.config, name)) for name in names}
 
 
 def set_up_blocks(model: TrimodalModel, config: TrainingConfig) -> None:

@@ -75,7 +75,7 @@ def export(folder: Path, step: int | None = None, out: Path | None = None) -> in
         processor = build_processor(config)
         now = identity(config, data_fingerprint(config, processor))
         check_identity(checkpoint.state["identity"], now, folder)
-        model = new_model(config, processor, resumes=True)
+        model = new_model(config, processor, checkpoint.state)
         restore_weights(model, checkpoint.tensors["model"])
         average = WeightAverage(model, config.training.ema)
         average.restore(checkpoint.tensors)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trimodal.batch import Batch
 from trimodal.config import RunConfig
+from trimodal.errors import ConfigError
 from trimodal.models import TrimodalModel, TrimodalOutput
 from trimodal.objectives import (
     LOSSES,
@@ -30,20 +31,30 @@ from trimodal.objectives import (
     weights,
 )
 from trimodal.training.distributed import by_rank, gather, sum_over_ranks
-from trimodal.training.sharding import held_back
+from trimodal.training.sharding import held_back, is_sharded
 
 T = TypeVar("T")
 
 
 class StepGradients:
-    """Computes a step's gradients and losses for a fixed model and configuration."""
+    """Computes a step's gradients and losses for a fixed model and configuration.
+
+    Raises:
+        ConfigError: matching, for parameters that are spread over ranks.
+    """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, config: RunConfig) -> None:
         self.accelerator = accelerator
         self.model = model
         self.bare: TrimodalModel = accelerator.unwrap_model(model)
+        matching = config.objectives.matching
+        if matching is not None and matching.weight and is_sharded(self.bare):
+            # a rank without tuples would gather the trunk once, the others twice
+            raise ConfigError("objectives.matching cannot be used with FSDP")
         self.config = config
         self._laid_out = not isinstance(model, DistributedDataParallel)
+        self.added = 0
+        """Micro-batches of nothing that this rank computed in the last step beside its own."""
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Add the gradients of one step to the parameters.
@@ -58,7 +69,8 @@ class StepGradients:
         counts = {name: count for name, count in zip(NAMES, sums, strict=False) if count}
         # as many forwards on all ranks, or the collectives of sharded modules would not match
         most = int(max(sums[len(NAMES) :]))
-        batches = [*batches, *[_nothing(batches[0])] * (most - len(batches))]
+        self.added = most - len(batches)
+        batches = [*batches, *[_nothing(batches[0])] * self.added]
         cached = most > 1
         parts, output = [], None
         with torch.no_grad() if cached else nullcontext():

@@ -28,6 +28,7 @@ from trimodal.training.averaging import WeightAverage
 from trimodal.training.building import (
     build_dataset,
     build_processor,
+    classes,
     data_fingerprint,
     new_model,
     set_up_blocks,
@@ -54,7 +55,9 @@ from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
 from trimodal.training.identity import check_identity, identity
 from trimodal.training.loading import load_steps
+from trimodal.training.norms import GradientNorms
 from trimodal.training.optimizer import build_optimizer, learning_rate, set_rate
+from trimodal.training.padding import padding
 from trimodal.training.parts import WHOLE, Part
 from trimodal.training.reporting import Reporter
 from trimodal.training.run import RunDirectory
@@ -137,7 +140,7 @@ class Trainer:
         if checkpoint is not None and "guard" in checkpoint.state:
             self.guard.restore(checkpoint.state["guard"])
         set_seed(config.seed)
-        model = new_model(config, processor, resumes=checkpoint is not None)
+        model = new_model(config, processor, checkpoint.state if checkpoint else None)
         set_up_blocks(model, config.training)
         self.model = prepare(accelerator, model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
@@ -151,7 +154,10 @@ class Trainer:
             self.codebooks.restore(checkpoint.tensors)
         way = chosen(accelerator.device)
         self.feed = StepFeed(dataset, config, accelerator.process_index, ranks, way)
-        self.gradients = StepGradients(accelerator, self.model, config)
+        self.gradients, self.norms = (
+            StepGradients(accelerator, self.model, config),
+            GradientNorms(accelerator, self.model),
+        )
         self.clock = 0.0
         """When the last step ended; a step's time includes the wait for its data."""
 
@@ -207,28 +213,42 @@ class Trainer:
                     self._save()
                 self.saver.check()
                 watchdog.step()
+            self._settle_saves()
         self._export()
 
     def _stop(self, name: str) -> NoReturn:
         """Save and end, together: a launcher ends all ranks once one of them is gone."""
         self._save()
-        self.saver.wait()
-        self.accelerator.wait_for_everyone()
+        self._settle_saves()
         raise StoppedError(
             f"stopped by {name or 'a signal to another rank'} after step {self.step}, which is "
             "saved; the same command goes on from there"
         )
 
-    def _train_step(self, batches: Sequence[Batch], stop: StopRequest) -> "_Outcome":
+    def _settle_saves(self) -> None:
+        """Until the checkpoint that was begun is in place, for all ranks.
+
+        The first one waits for the others where they would notice that one of them is gone, and
+        not for its part of the files.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if not self.accelerator.is_main_process:
+            self.saver.wait()
+        self.accelerator.wait_for_everyone()
+        self.saver.wait()
+        self.accelerator.wait_for_everyone()
+
+    def _train_step(self, on_cpu: Sequence[Batch], stop: StopRequest) -> "_Outcome":
         settings = self.config.training
         rate = learning_rate(self.step, settings)
         set_rate(self.optimizer, rate)
-        flops = training_flops(self.bare, batches)
-        batches = [to_device(batch, self.accelerator.device) for batch in batches]
+        flops = training_flops(self.bare, on_cpu)
+        batches = [to_device(batch, self.accelerator.device) for batch in on_cpu]
         losses = self.gradients(batches)
-        norm = float(
-            self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm) or 0.0
-        )
+        padded = map(float, padding(on_cpu, self.gradients.added))
+        norm = self.norms.clip(settings.max_grad_norm)
         # what ranks must agree on goes with what is counted: one collective for all of it
         own = [
             float(sum(batch.num_tokens for batch in batches)),
@@ -237,11 +257,14 @@ class Trainer:
             float(bool(stop.name)),
             float(sum(_mark(name) for batch in batches for name in batch.ids)),
             float(sum(len(batch.skipped) for batch in batches)),
+            *padded,
+            *self.norms.squares,
             *by_rank(sum(batch.num_tokens for batch in batches)),
         ]
-        tokens, flops, broken, stops, samples, skipped, *each = sum_over_ranks(
+        tokens, flops, broken, stops, samples, skipped, empty, held, *rest = sum_over_ranks(
             own, self.accelerator.device
         )
+        squares, each = rest[: len(self.norms.squares)], rest[len(self.norms.squares) :]
         self._count_skipped(batches, int(skipped))
         self._update(math.nan if broken else losses["loss"], norm)
         self.step += 1
@@ -253,9 +276,11 @@ class Trainer:
             **self.codebooks(batches),
             "learning_rate": rate,
             "grad_norm": norm,
+            **self.norms.named(squares),
             "logit_scale": float(whole(self.bare.logit_scale.detach()).exp()),
             "tokens": tokens,
             "tokens_seen": self.tokens_seen,
+            "padding": empty / max(1.0, empty + held),
             **({"imbalance": len(each) * max(each) / max(1.0, tokens) - 1} if each[1:] else {}),
             **({"skipped": self.skipped} if self.config.data.tolerance else {}),
             "tokens_per_second": tokens / seconds,
@@ -300,8 +325,7 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         if verdict is Verdict.RELOAD:
-            self.saver.wait()
-            self.accelerator.wait_for_everyone()  # so that every rank finds the same one
+            self._settle_saves()  # so that every rank finds the same one
             checkpoint = load_newest(self.run.checkpoints)
             if checkpoint is None:
                 raise NumericError(
@@ -364,6 +388,7 @@ class Trainer:
                 "tokens_seen": self.tokens_seen,
                 "skipped": self.skipped,
                 "guard": self.guard.state(),
+                "classes": classes(self.bare),
             }
             self.saver.save(self.step, tensors, state)
 

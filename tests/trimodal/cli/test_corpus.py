@@ -1,4 +1,5 @@
 import json
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from trimodal import cli
 from trimodal.cli import main
 from trimodal.cli.corpus import LAYOUTS
 from trimodal.data import layouts, read_manifest
+from trimodal.evaluation import progress
 from trimodal.testing import write_tiny_manifest
 
 
@@ -55,6 +57,39 @@ def test_from_a_folder_of_pictures_to_shards_that_are_sound(
     assert (
         f"{tmp_path / 's'}: 0 problems, {len(train)} rows in {-(-len(train) // 4)} shards" in told
     )
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_import_says_how_far_it_is(
+    tmp_path: Path,
+    manifest: Path,
+    workers: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Off a terminal a line now and then, here after each shard; of what was there before too."""
+    monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.0)
+    arguments = ["data", "import", str(manifest), str(tmp_path / "s"), "--workers", workers]
+    assert main([*arguments, "--rows", "9"]) == 0
+    told = [f"imported {done} of 24 rows" for done in (9, 18, 24)]
+    assert capsys.readouterr().err.splitlines() == told
+    assert main([*arguments, "--rows", "9"]) == 0
+    assert capsys.readouterr().err.splitlines() == told[-1:]
+
+
+def test_a_terminal_gets_a_bar_with_a_total(
+    tmp_path: Path,
+    manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    arguments = ["--rows", "9", "--workers", "1"]
+    assert main(["data", "import", str(manifest), str(tmp_path / "s"), *arguments]) == 0
+    told = capsys.readouterr().err
+    assert "imported:   0%" in told
+    assert "| 0/24 [" in told
+    assert "rows\n" not in told
 
 
 def test_damage_is_listed_and_is_the_status(
@@ -111,7 +146,9 @@ def test_a_dataset_becomes_shards(tmp_path: Path, capsys: pytest.CaptureFixture[
     Dataset.from_dict(columns).to_parquet(tmp_path / "t.parquet")
     arguments = ["data", "import", str(tmp_path / "t.parquet"), str(tmp_path / "s")]
     assert main([*arguments, "--columns", "text=sentence", "--workers", "1"]) == 0
-    assert "not imported, for JSON cannot hold them: stamp" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "not imported, for JSON cannot hold them: stamp" in told.out
+    assert told.err.splitlines()[-1] == "imported 2 of 2 rows"
     assert [row.texts["en"] for row in read_manifest(tmp_path / "s")] == ["one", "two"]
     with pytest.raises(SystemExit):
         main([*arguments, "--columns", "text"])

@@ -14,6 +14,7 @@ from trimodal.cli.generate import COMMAND
 from trimodal.data import read_manifest
 from trimodal.errors import StorageError
 from trimodal.models import TrimodalModel
+from trimodal.models.decoding import Decoding
 from trimodal.testing import tiny_model, write_tiny_manifest
 
 
@@ -55,8 +56,6 @@ def test_a_text_is_written(folder: Path, tmp_path: Path, model: TrimodalModel) -
     out = tmp_path / "said.txt"
     arguments = ("--text", "a red square", "--to", "text", "--temperature", "1", "--seed", 4)
     assert _run(folder / "model", *arguments, "--max-tokens", 5, "--out", out) == 0
-    from trimodal.models.decoding import Decoding
-
     decoding = Decoding(temperature=1.0, max_tokens=5)
     (expected,) = model.generate(text=["a red square"], to="text", seed=4, decoding=decoding)
     assert out.read_text(encoding="utf-8") == f"{expected}\n"
@@ -75,6 +74,17 @@ def test_a_picture_is_written(
     assert found.shape == (8, 12, 3)
     if suffix != ".jpg":
         assert np.array_equal(found, expected)
+
+
+def test_how_codes_are_chosen_is_told(folder: Path, tmp_path: Path, model: TrimodalModel) -> None:
+    out = tmp_path / "drawn.png"
+    given = ("--text", "a red square", "--to", "image", "--size", "8x12")
+    chosen = ("--schedule", "linear", "--redraws", "0", "--steps", "3")
+    assert _run(folder / "model", *given, *chosen, "--out", out) == 0
+    decoding = Decoding(guidance=1.5, schedule="linear", redraws=0, steps=3)
+    (expected,) = model.generate(text=["a red square"], to="image", size=(8, 12), decoding=decoding)
+    with Image.open(out) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), expected)
 
 
 def test_speech_is_written(folder: Path, tmp_path: Path, model: TrimodalModel) -> None:
@@ -235,6 +245,14 @@ MISTAKES = {
     "steps-of-text": (
         ["--to", "text", "--data", "test.jsonl", "--from", "image", "--steps", "8", "--out", "new"],
         "--steps: decides nothing about the text that --to asks for",
+    ),
+    "redraws-of-text": (
+        ["--to", "text", "--image", "x.png", "--redraws", "0"],
+        "--redraws: decides nothing about the text that --to asks for",
+    ),
+    "fewer-than-no-redraws": (
+        ["--to", "image", "--text", "x", "--redraws", "-1", "--out", "x.png"],
+        "redraws: must be at least 0, got -1",
     ),
     "tokens-of-image": (
         ["--to", "image", "--text", "x", "--max-tokens", "64", "--out", "x.png"],

@@ -197,6 +197,17 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "nowhere is not a speech tokenizer" in capsys.readouterr().err
 
 
+def test_what_is_not_finite_ends_with_a_code_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_manifest(tmp_path / "data", rows=4)
+    assert _train("speech", tmp_path, "squared_weight=1e38", "training.max_steps=9") == 76
+    *steps, line = capsys.readouterr().err.splitlines()
+    assert [told.split(": ")[1] for told in steps] == [f"step {i} is left out" for i in (1, 2, 3)]
+    assert line.startswith("trimodal: error: step 3: the loss is ")
+    assert line.endswith("and there is no checkpoint to go back to")
+
+
 @pytest.mark.parametrize("what", TINY)
 def test_help_of_learnt_tokenizers_shows_their_example(
     capsys: pytest.CaptureFixture[str], what: str

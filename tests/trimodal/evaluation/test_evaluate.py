@@ -77,7 +77,7 @@ def test_the_tree_of_a_real_model_is_json_and_keeps_its_shape(
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert set(results) == {
         *("manifest", "rows", "samples", "retrieval", "retrieval_by_label", "prompts"),
-        *("zero_shot", "matryoshka", "geometry", "generation"),
+        *("zero_shot", "matryoshka", "geometry", "generation", "resynthesis"),
     }
     by_language = {
         direction

@@ -13,7 +13,7 @@ from PIL import Image
 from trimodal.data import Row, read_manifest
 from trimodal.evaluation import gallery
 from trimodal.evaluation.directions import generate_directions
-from trimodal.evaluation.gallery import Way, make_examples
+from trimodal.evaluation.gallery import Way, make_examples, nine
 from trimodal.models import TrimodalModel
 from trimodal.models.generation import Generation
 from trimodal.testing import tiny_model, write_tiny_manifest
@@ -137,3 +137,13 @@ def test_a_model_that_makes_nothing_shows_nothing(
 ) -> None:
     monkeypatch.setattr(model.config, "generates", ())
     assert make_examples(model, rows) == []
+
+
+def test_the_first_of_each_stands_side_by_side(ways: list[Way]) -> None:
+    table = nine(ways)
+    assert [source for source, _ in table] == ["image", "text", "speech"]
+    assert [made for _, cells in table for made in cells] == [way.examples[0] for way in ways[:9]]
+    (source, cells), *others = nine(ways[1:2])
+    assert (source, cells) == ("image", [None, ways[1].examples[0], None])
+    assert all(cells == [None] * 3 for _, cells in others)
+    assert nine(ways[9:]) == []

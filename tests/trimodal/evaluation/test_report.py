@@ -162,7 +162,10 @@ def test_what_the_model_makes_is_shown(page: Page, results: dict[str, Any]) -> N
     assert [way for way in NINE if re.search(rf"{way} 6 made", shown)] == ways
     assert re.search(r"image → text 6 made, \d right", shown)
     made = [a for a in page.of("img") + page.of("audio") if "made from test-" in str(a)]
-    assert len(made) == 6 * 6
+    # of each way six, and the first of them once more where one of each stands side by side
+    assert len(made) == 6 * 6 + 6
+    assert sum(item.get("class") == "make" for item in page.of("li")) == 8 * 6 + 8
+    assert "One from each to each" in text
     assert "as no judges were given" in text
     assert "not judged" in text
     exact = [results["generation"]["directions"][f"image->text[{lang}]"] for lang in ("en", "zh")]

@@ -2,6 +2,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from trimodal.batch import Modality, Sample, Target
 from trimodal.errors import ConfigError, NumericError
 from trimodal.models import TrimodalModel
 from trimodal.models import decoding as module
-from trimodal.models.decoding import Codes, Decoding, Drafts, Texts, _draw, _filled, draw_length
+from trimodal.models.decoding import (
+    Codes,
+    Decoding,
+    Drafts,
+    Schedule,
+    Texts,
+    _draw,
+    _filled,
+    draw_length,
+)
 from trimodal.models.prefix import Prefix
 from trimodal.vocabulary import Special, Vocabulary, prompt
 
@@ -67,12 +77,14 @@ def texts_of(
         ({"top_p": 1.5}, "top_p: 1.5 is not in (0, 1]"),
         ({"steps": 0}, "steps: must be at least 1, got 0"),
         ({"max_tokens": 0}, "max_tokens: must be at least 1, got 0"),
+        ({"redraws": -1}, "redraws: must be at least 0, got -1"),
+        ({"schedule": "cubic"}, "schedule: must be cosine or linear, got 'cubic'"),
     ],
     ids=str,
 )
-def test_a_setting_that_cannot_be(options: dict[str, float], message: str) -> None:
+def test_a_setting_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Decoding(**options)  # pyright: ignore[reportArgumentType]
+        Decoding(**options)
     assert str(caught.value) == message
 
 
@@ -244,8 +256,9 @@ def test_only_what_the_tokenizers_know_is_drawn(
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("steps", [1, 3, 8, 40])
 @pytest.mark.parametrize(("modality", "grid"), [(V, (3, 4)), (S, (1, 1)), (S, (7, 1))])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @torch.no_grad()
-def test_codes_are_filled_in_along_a_cosine(
+def test_codes_are_filled_in_along_the_schedule(
     lively: TrimodalModel,
     conditions: list[Sample],
     monkeypatch: pytest.MonkeyPatch,
@@ -253,6 +266,7 @@ def test_codes_are_filled_in_along_a_cosine(
     grid: tuple[int, int],
     steps: int,
     guidance: float,
+    schedule: Schedule,
 ) -> None:
     seen: list[list[torch.Tensor]] = []
     extend = module.extend
@@ -271,7 +285,7 @@ def test_codes_are_filled_in_along_a_cosine(
     size, mask = grid[0] * grid[1], Vocabulary.mask_id(modality)
     empty = Target(modality, torch.full((size,), mask), grid, prompt(modality))
     prefix = prefix_of(lively, conditions[:3], modality, size, guided=guidance != 1)
-    decoding = Decoding(steps=steps, guidance=guidance)
+    decoding = Decoding(steps=steps, guidance=guidance, schedule=schedule)
     drafts = Codes(decoding)
     drafts.begin(range(3), prefix, [empty] * 3, [0, 1, 2])
     shown, made = finished(drafts)
@@ -280,7 +294,9 @@ def test_codes_are_filled_in_along_a_cosine(
         assert target.grid == grid
         history = [given[i] for given in seen] + [target.ids]
         for step, ids in enumerate(history):
-            expected = math.floor(size * math.cos(math.pi / 2 * step / steps))
+            left = 1 - step / steps
+            share = math.cos(math.pi / 2 * step / steps) if schedule == "cosine" else left
+            expected = math.floor(size * share)
             masked = int((ids == mask).sum())
             # each step finds one code at least
             assert masked == max(0, min(expected, size - step)) if step < steps else masked == 0

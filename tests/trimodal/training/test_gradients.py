@@ -291,6 +291,21 @@ def test_matching_is_the_mean_over_the_tuples_of_a_step(everything: RunConfig, b
     assert_close(losses["matching_tuples"], F.cross_entropy(logits, labels), "fp32")
 
 
+def test_matching_alone_depends_on_what_lies_in_a_micro_batch(everything: RunConfig) -> None:
+    """As `docs/training.md` says of other budgets and other numbers of processes."""
+    config = with_dropout(with_matching(everything))
+    whole, _ = run(config, 100_000)
+    cut, _ = run(config, 120)
+    drawn = [
+        torch.cat([b.matching.draw_V3.sum(1) for b in batches_of(config, budget) if b.matching])
+        for budget in (100_000, 120)
+    ]
+    assert_close(drawn[1].sort().values, drawn[0].sort().values, "exact")
+    for name in whole.keys() - {"loss", "matching", "matching_tuples"}:
+        assert_close(cut[name], whole[name], "micro-batches")
+    assert abs(cut["matching_tuples"] - whole["matching_tuples"]) > 1e-3
+
+
 @pytest.mark.parametrize("name", ["contrastive", "target", "causal", "length", "matching"])
 def test_a_weight_is_a_factor_of_the_gradient(everything: RunConfig, name: str) -> None:
     """Twice the weight: twice that objective's part of the gradient."""

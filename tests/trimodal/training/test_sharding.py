@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,10 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from trimodal.config import TrainingConfig
+from trimodal.config import MatchingConfig, RunConfig, TrainingConfig
 from trimodal.errors import ConfigError, StorageError
 from trimodal.models import TrimodalModel
 from trimodal.testing import tiny_model
+from trimodal.training.gradients import StepGradients
 from trimodal.training.optimizer import build_optimizer
 from trimodal.training.parts import Parts
 from trimodal.training.sharding import gathered, is_sharded, own, prepare, restore_weights, whole
@@ -47,6 +49,19 @@ def test_muon_needs_whole_matrices(accelerator: Accelerator) -> None:
     model = prepare(accelerator, tiny_model())
     with pytest.raises(ConfigError, match="muon cannot be used with FSDP"):
         build_optimizer(model, TrainingConfig(optimizer="muon"))
+
+
+def test_matching_needs_whole_modules(accelerator: Accelerator, everything: RunConfig) -> None:
+    """Ranks without tuples would gather the parameters of the trunk less often than others."""
+    model = prepare(accelerator, tiny_model())
+    StepGradients(accelerator, model, everything)
+    off, on = (
+        replace(everything, objectives=replace(everything.objectives, matching=matching))
+        for matching in (MatchingConfig(weight=0.0), MatchingConfig())
+    )
+    StepGradients(accelerator, model, off)
+    with pytest.raises(ConfigError, match="matching cannot be used with FSDP"):
+        StepGradients(accelerator, model, on)
 
 
 def test_what_is_gathered_is_what_was_spread(accelerator: Accelerator) -> None:

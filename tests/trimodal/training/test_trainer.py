@@ -1,8 +1,10 @@
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +16,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import trimodal
+from trimodal.batch import Batch, Modality
 from trimodal.config import AverageConfig, ContrastiveConfig, RunConfig, TransformerConfig
 from trimodal.data import dataset
 from trimodal.errors import ConfigError, DataError, NumericError, StoppedError, StorageError
+from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors.text import train_tokenizer
 from trimodal.testing import assert_close, tiny_model
-from trimodal.training import trainer
+from trimodal.training import checkpoint, trainer
 from trimodal.training.gradients import StepGradients
+from trimodal.training.parts import Part
 from trimodal.training.trainer import Trainer, train
 
 
@@ -58,6 +63,36 @@ def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
     ]
     vectors = trimodal.load(run / "model").embed(text=["a red square"])
     assert vectors["text"].shape == (1, 16)
+
+
+def test_gradients_of_components_and_padding_are_reported(config: RunConfig) -> None:
+    train(with_training(config, trackers=("tensorboard",), max_steps=2))
+    names = [f"grad_norm/{name}" for name in ("vision", "text", "speech", "trunk", "heads")]
+    for line in lines(config):
+        each = [line[name] for name in names]
+        assert all(x > 0 for x in each)
+        assert_close(math.sqrt(sum(x * x for x in each)), line["grad_norm"], "fp32")
+        assert line["padding"] == 0.0
+    (events,) = (Path(config.run_dir) / "tensorboard").iterdir()
+    for name in (*names, "train/padding"):
+        assert name.encode() in events.read_bytes()
+
+
+def test_what_a_step_computes_in_vain_is_its_padding(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One token in the place of a modality that a micro-batch lacks."""
+    taken, expected = Trainer._train_step, list[float]()
+
+    def noted(self: Trainer, batches: Sequence[Batch], stop: Any) -> Any:
+        lacking = sum(len(Modality) - len(b.media) + (b.views is None) for b in batches)
+        expected.append(lacking / (lacking + sum(batch.num_tokens for batch in batches)))
+        return taken(self, batches, stop)
+
+    monkeypatch.setattr(Trainer, "_train_step", noted)
+    train(with_training(config, token_budget=60, max_steps=2))
+    assert min(expected) > 0
+    assert_close([line["padding"] for line in lines(config)], expected, "fp32")
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(config: RunConfig, tmp_path: Path) -> None:
@@ -335,6 +370,56 @@ def test_a_run_goes_on_without_the_models_that_it_started_from(
     shutil.rmtree(tmp_path / "trained")
     train(started)
     assert [line["step"] for line in lines(config)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("labels", [(), ("red", "blue")])
+def test_a_run_goes_on_without_the_model_that_it_began_with(
+    config: RunConfig, tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    """Also if it began with a head for classes, of which the configuration says nothing."""
+    first = with_training(replace(config, run_dir=str(tmp_path / "first")), max_steps=1)
+    train(first)
+    trained = trimodal.load(tmp_path / "first" / "model")
+    settings = TrimodalConfig(trained.config.architecture, labels, ("image",))
+    began, trained_processor = TrimodalModel(settings), trained.processor
+    began.load_state_dict(trained.state_dict(), strict=False)
+    began.processor = trained_processor
+    began.save_pretrained(tmp_path / "began")
+    whole = with_training(config, init_from=str(tmp_path / "began"))
+    train(whole)
+    parts = replace(whole, run_dir=str(tmp_path / "parts"))
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in_step(patch, 3)
+        with pytest.raises(StoppedError):
+            train(parts)
+    shutil.rmtree(tmp_path / "began")
+    train(parts)
+    for name in ("model.safetensors", "config.json"):
+        one, two = (Path(c.run_dir) / "model" / name for c in (whole, parts))
+        assert one.read_bytes() == two.read_bytes()
+    assert trimodal.load(Path(parts.run_dir) / "model").class_labels == labels
+
+
+def test_a_fresh_run_does_read_the_model_that_it_begins_with(config: RunConfig) -> None:
+    with pytest.raises(StorageError, match="nowhere is not a model folder"):
+        train(with_training(config, init_from="nowhere"))
+
+
+def test_a_rank_that_is_gone_at_a_stop_is_not_waited_for(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ranks that each write a part the first hears of it where ranks wait for each other."""
+
+    def gone(_: Accelerator) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(checkpoint, "WAIT_SECONDS", 15.0)
+    monkeypatch.setattr(Trainer, "_part", lambda _: Part(0, 2, "launch"))
+    monkeypatch.setattr(Accelerator, "wait_for_everyone", gone)
+    stop_in_step(monkeypatch, 2)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        train(with_training(config, checkpoint_every=6))
+    assert not any(name.startswith("step-") for name in checkpoints(config))
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.5])

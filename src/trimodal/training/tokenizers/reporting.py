@@ -5,6 +5,7 @@ with StepReporter(run.metrics, total=400, start=0) as reporter: reporter.step(1,
 
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -41,12 +42,15 @@ class StepReporter:
             self._bar.close()
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
-        """Record the numbers of a finished step, counted from 1.
+        """Record the numbers of a finished step, counted from 1; JSON has none for infinity.
 
         Raises:
             StorageError: they cannot be written.
         """
-        rounded = {key: float(f"{value:.7g}") for key, value in metrics.items()}
+        rounded = {
+            key: float(f"{value:.7g}") if math.isfinite(value) else None
+            for key, value in metrics.items()
+        }
         with naming(self._path, "written"):
             self._file.write(json.dumps({"step": step, **rounded}) + "\n")
             self._file.flush()

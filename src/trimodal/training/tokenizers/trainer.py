@@ -7,13 +7,16 @@ import hashlib
 import json
 import math
 import shutil
+import sys
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from trimodal.data import read_manifests
 from trimodal.data.manifest import manifest_digest
@@ -28,6 +31,8 @@ from trimodal.training.checkpoint import (
     restore_optimizer,
     save,
 )
+from trimodal.training.distributed import check_finite
+from trimodal.training.guard import Guard, Verdict
 from trimodal.training.identity import differences
 from trimodal.training.optimizer import build_optimizer, learning_rate, parameter_groups
 from trimodal.training.run import RunDirectory
@@ -46,6 +51,10 @@ from trimodal.training.tokenizers.vocoder import VocoderTask
 IDENTITY = "training.json"
 WINDOW = 50
 """Steps over which the use of the codes is reported."""
+CODES = "codes"
+"""Of the checkpoint's file that holds them."""
+OWN = ("loss", "adversarial", "discriminator")
+"""What the trainer itself reports of a step; the rest is the task's."""
 FREE = ("cache_gigabytes", "checkpoint_every")
 """What may change when training is resumed."""
 
@@ -86,6 +95,26 @@ def build_task(config: AnyTraining, rows: Sequence[Any]) -> Task[Any]:
     return VocoderTask(config, rows)
 
 
+@dataclass
+class _Computed:
+    """What a step goes by, before anything is taken of it."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    """Means over the step's media, by name."""
+    norm: float = math.nan
+    """Of the gradient."""
+    codes: Tensor | None = None
+    """(size,) int64, how often each code occurred."""
+    judged: bool = False
+    """Whether the discriminator has gradients too."""
+
+    @property
+    def loss(self) -> float:
+        """Finite if all losses are."""
+        own = [self.sums[key] for key in OWN if key in self.sums]
+        return self.sums["loss"] if all(map(math.isfinite, own)) else math.nan
+
+
 class Trainer:
     """Runs the steps that are left of a task."""
 
@@ -101,16 +130,18 @@ class Trainer:
             rate = task.adversarial.learning_rate
             self.judge = torch.optim.AdamW(groups, lr=rate, betas=(0.5, 0.9))
         self.step = 0
+        self.guard = Guard(self.schedule)
         self._recent: deque[Tensor] = deque(maxlen=WINDOW)
         checkpoint = load_newest(run.checkpoints)
         if checkpoint is not None:
-            self._restore(checkpoint)
+            self._resume(checkpoint)
 
     def fit(self) -> None:
         """Train to the last step.
 
         Raises:
-            NumericError: a loss or a gradient is not finite.
+            NumericError: steps are not finite, and there is nothing to go back to; or weights or
+                moments are not, which are not saved.
         """
         total = self.schedule.max_steps
         self.run.cut(self.step)
@@ -122,14 +153,36 @@ class Trainer:
                 reporter.step(self.step, metrics)
                 if self.step % self.schedule.checkpoint_every == 0 and self.step < total:
                     self.save()
+        check_finite(self._tensors(), self.task.device)
 
     def train_step(self) -> dict[str, float]:
-        """One step of the optimizer, and of the discriminator's if it is time for it."""
-        module, rate = self.task.module, learning_rate(self.step, self.schedule)
+        """One step of the optimizer, and of the discriminator's if it is time for it.
+
+        Of a step whose losses or gradients are not finite nothing is taken.
+
+        Raises:
+            NumericError: steps are not finite, and there is nothing to go back to.
+        """
+        rate = learning_rate(self.step, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        computed = self._gradients()
+        verdict = self.guard.judge(computed.loss, computed.norm)
+        metrics = {"loss": computed.loss}
+        if verdict is Verdict.APPLY:
+            self.optimizer.step()
+            if computed.judged and self.judge is not None:
+                self.judge.step()
+            metrics = self._reported(computed)
+        else:
+            self._leave_out(computed, verdict)
+        return metrics | {"gradient_norm": computed.norm, "learning_rate": rate}
+
+    def _gradients(self) -> _Computed:
+        """Leave the gradients of a step, of both modules, or end at the first loss of no use."""
         self.optimizer.zero_grad()
-        sums: dict[str, float] = {}
+        computed = _Computed()
+        sums = computed.sums
         pairs: list[tuple[float, Tensor, Tensor]] = []
         codes = torch.zeros(self.task.num_codes, dtype=torch.int64)
         for outcome in self.task.outcomes(self.step):
@@ -140,24 +193,31 @@ class Trainer:
                 loss = loss + self.task.adversarial.weight * against
                 metrics["adversarial"] = float(against.detach())
                 pairs.append((outcome.share, outcome.real, outcome.fake.detach()))
-            (outcome.share * loss).backward()
             for key, value in metrics.items():
                 sums[key] = sums.get(key, 0.0) + outcome.share * value
+            if not math.isfinite(computed.loss):
+                return computed  # its codes are no codes either
+            (outcome.share * loss).backward()
             if outcome.codes is not None:
                 codes += histogram(outcome.codes, self.task.num_codes)
-        norm = float(nn.utils.clip_grad_norm_(module.parameters(), self.schedule.max_grad_norm))
-        if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
-            raise NumericError(f"step {self.step + 1}: the loss or its gradient is not finite")
-        self.optimizer.step()
-        if pairs:
-            sums["discriminator"] = self._judge(pairs)
-        return self._reported(sums, codes) | {"gradient_norm": norm, "learning_rate": rate}
+        computed.codes = codes
+        parameters = self.task.module.parameters()
+        computed.norm = float(nn.utils.clip_grad_norm_(parameters, self.schedule.max_grad_norm))
+        if pairs and math.isfinite(computed.norm):
+            computed.judged = True
+            sums["discriminator"], norm = self._judge(pairs)
+            if not math.isfinite(norm):
+                computed.norm = norm
+        return computed
 
     def _active(self) -> nn.Module | None:
         return self.discriminator if self.step >= self.task.adversarial.start_step else None
 
-    def _judge(self, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> float:
-        """A step of the discriminator; what the generator's loss left in its gradients goes."""
+    def _judge(self, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[float, float]:
+        """The discriminator's loss and the norm of its gradient, which it is left with.
+
+        What the generator's loss left in its gradients goes.
+        """
         assert self.discriminator is not None and self.judge is not None  # noqa: S101, PT018
         self.judge.zero_grad()
         total = 0.0
@@ -165,22 +225,54 @@ class Trainer:
             loss = share * hinge(self.discriminator(real), self.discriminator(fake))
             loss.backward()
             total += float(loss.detach())
-        nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.schedule.max_grad_norm)
-        self.judge.step()
-        return total
+        parameters = self.discriminator.parameters()
+        return total, float(nn.utils.clip_grad_norm_(parameters, self.schedule.max_grad_norm))
 
-    def _reported(self, sums: dict[str, float], codes: Tensor) -> dict[str, float]:
-        own = ("loss", "adversarial", "discriminator")
-        reported = {key: sums[key] for key in own if key in sums}
-        reported |= self.task.metrics({k: v for k, v in sums.items() if k not in own})
-        if self.task.num_codes:
-            self._recent.append(codes)
+    def _reported(self, computed: _Computed) -> dict[str, float]:
+        sums = computed.sums
+        reported = {key: sums[key] for key in OWN if key in sums}
+        reported |= self.task.metrics({k: v for k, v in sums.items() if k not in OWN})
+        if self.task.num_codes and computed.codes is not None:
+            self._recent.append(computed.codes)
             window = torch.stack(tuple(self._recent)).sum(0)
             reported |= {"usage": usage(window), "perplexity": perplexity(window)}
         return reported
 
+    def _leave_out(self, computed: _Computed, verdict: Verdict) -> None:
+        """Say that a step is, and go back to the last checkpoint if the guard asks for it.
+
+        Raises:
+            NumericError: there is none.
+        """
+        step, loss, norm = self.step + 1, computed.sums["loss"], computed.norm
+        _say(f"step {step} is left out: loss {loss:.4g}, gradient norm {norm:.4g}")
+        if verdict is not Verdict.RELOAD:
+            return
+        checkpoint = load_newest(self.run.checkpoints)
+        if checkpoint is None:
+            raise NumericError(
+                f"step {step}: the loss is {loss} and the gradient norm {norm}, as in the steps "
+                "before it, and there is no checkpoint to go back to"
+            )
+        self._load(checkpoint)
+        _say(f"the weights are those of step {checkpoint.step} again; no data are repeated")
+
     def save(self) -> None:
-        """Write a checkpoint, from which the run goes on as if nothing had happened."""
+        """Write a checkpoint, from which the run goes on as if nothing had happened.
+
+        Raises:
+            NumericError: what would be saved is not finite; the checkpoint before is as it was.
+            StorageError: it cannot be written.
+        """
+        tensors = self._tensors()
+        check_finite(tensors, self.task.device)
+        self.guard.saved()
+        if self._recent:
+            tensors[CODES] = {CODES: torch.stack(tuple(self._recent))}
+        save(self.run.checkpoints, self.step, tensors, {"guard": self.guard.state()}, keep=1)
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All that is trained, by the checkpoint's files."""
         tensors = {
             "module": self.task.module.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.task.module),
@@ -188,15 +280,28 @@ class Trainer:
         if self.discriminator is not None and self.judge is not None:
             tensors["discriminator"] = self.discriminator.state_dict()
             tensors["judge"] = optimizer_tensors(self.judge, self.discriminator)
-        save(self.run.checkpoints, self.step, tensors, {}, keep=1)
+        return tensors
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _resume(self, checkpoint: Checkpoint) -> None:
         self.step = checkpoint.step
+        self._load(checkpoint)
+        # checkpoints of before have neither
+        if "guard" in checkpoint.state:
+            self.guard.restore(checkpoint.state["guard"])
+        if CODES in checkpoint.tensors:
+            self._recent.extend(checkpoint.tensors[CODES][CODES])
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Take the weights and the moments of a checkpoint."""
         self.task.module.load_state_dict(checkpoint.tensors["module"])
         restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
         if self.discriminator is not None and self.judge is not None:
             self.discriminator.load_state_dict(checkpoint.tensors["discriminator"])
             restore_optimizer(self.judge, self.discriminator, checkpoint.tensors["judge"])
+
+
+def _say(text: str) -> None:
+    tqdm.write(f"trimodal: {text}", file=sys.stderr)
 
 
 def _identity(config: AnyTraining, data: Sequence[str | Path]) -> dict[str, Any]:

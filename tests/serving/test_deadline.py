@@ -1,0 +1,57 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from trimodal_serving.deadline import Deadline
+from trimodal_serving.errors import ServingError
+
+
+class Body:
+    """Gives two pieces, and then waits for ever or ends."""
+
+    def __init__(self, *, ends: bool) -> None:
+        self._ends = ends
+        self.closed = False
+
+    async def __call__(self) -> AsyncIterator[bytes]:
+        try:
+            yield b"a"
+            yield b"b"
+            if not self._ends:
+                await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+async def read(deadline: Deadline, body: Body, found: list[bytes]) -> None:
+    async for piece in deadline.pieces(body()):
+        found.append(piece)
+
+
+def test_what_comes_in_time_comes_whole() -> None:
+    for seconds in (None, 600.0):
+        body, found = Body(ends=True), []
+        asyncio.run(read(Deadline(seconds, time.monotonic()), body, found))
+        assert found == [b"a", b"b"]
+        assert body.closed
+
+
+def test_what_does_not_end_is_given_up() -> None:
+    body, found = Body(ends=False), []
+    deadline = Deadline(0.05, time.monotonic())
+    with pytest.raises(ServingError, match=r"longer than 0.05 s") as caught:
+        asyncio.run(read(deadline, body, found))
+    assert (caught.value.status, caught.value.code) == (504, "request_timeout")
+    assert found == [b"a", b"b"]
+    assert body.closed
+    assert deadline.left == 0
+
+
+def test_time_counts_from_the_head() -> None:
+    assert Deadline(5.0, time.monotonic() - 10).left == 0
+    left = Deadline(5.0, time.monotonic()).left
+    assert left is not None
+    assert 0 < left <= 5
+    assert Deadline(None, 0.0).left is None
