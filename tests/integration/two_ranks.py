@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from trimodal.assembly import assemble
-from trimodal.batch import Batch
+from trimodal.batch import Batch, Sample
 from trimodal.config import ContrastiveConfig, DataConfig, MaskedConfig, ObjectivesConfig, RunConfig
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.objectives import plan_views
@@ -31,16 +31,20 @@ CONFIG = RunConfig(
 TEXTS = ["a red square", "蓝色的方块", "the square is green", "方块是白色"]
 
 
-def batches(rank: int, step: int) -> list[Batch]:
-    """Rank 0 holds pictures with text, rank 1 speech with text, at times in more micro-batches."""
+def samples_of(rank: int, step: int) -> list[Sample]:
+    """Pictures with text of rank 0, speech with text of rank 1."""
     rng = np.random.default_rng([rank, step])
     processor = TrimodalProcessor(CONFIG.model, tiny_tokenizer())
     pictures = [rng.integers(0, 256, (8, 8 + 4 * i, 3), dtype=np.uint8) for i in range(4)]
     waves = [(rng.standard_normal(2000 + 500 * i).astype(np.float32), 16_000) for i in range(4)]
     if rank == 0:
-        samples = processor(text=TEXTS, image=pictures)
-    else:
-        samples = processor(text=TEXTS, speech=waves)
+        return processor(text=TEXTS, image=pictures)
+    return processor(text=TEXTS, speech=waves)
+
+
+def batches(rank: int, step: int) -> list[Batch]:
+    """The samples, those of rank 1 at times in more micro-batches."""
+    samples = samples_of(rank, step)
     plan = plan_views(samples, CONFIG.objectives, "views", rank, step)
     bounds = (0, 1, 2, 4) if rank == 1 and step % 2 else (0, 4)
     return [

@@ -42,7 +42,10 @@ LOSSES = (
 OPTIMISATION = ("learning_rate", "grad_norm", "logit_scale", "logit_bias")
 CODEBOOKS = ("usage", "perplexity")
 """What is shown of the training of tokenizers."""
-SPEED = ("tokens_per_second", "samples_per_second", "mfu", "seconds", "memory")
+SPEED = (
+    *("tokens_per_second", "samples_per_second", "mfu", "seconds", "memory"),
+    *("padding", "imbalance"),
+)
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 MOST_CONFUSION_LABELS = 20
 MOST_MISTAKES = 12
@@ -399,10 +402,10 @@ def _codebooks(folder: Path) -> dict[str, Series]:
 
 
 def _heading(name: str) -> str:
+    if name.startswith(OPTIMISATION):
+        return "Optimisation"
     if "/" in name:
         return name.split("/")[0].capitalize()
     if name.startswith(LOSSES) or name.endswith("_loss"):
         return "Losses"
-    if name.startswith(SPEED):
-        return "Speed"
-    return "Optimisation" if name.startswith(OPTIMISATION) else "Other"
+    return "Speed" if name.startswith(SPEED) else "Other"

@@ -131,6 +131,8 @@ class TrimodalModel(PreTrainedModel):
             {Modality.VISION: patch_dim, Modality.SPEECH: speech.stride * speech.num_mels},
         )
         self.matching_head = nn.Linear(width, NUM_CLASSES)
+        self.shows_tuples = False
+        """Run the trunk for tuples also where a rank has none, as others of its mesh may."""
         # of one dimension, because FSDP2 shards no scalars
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.zeros(1))
@@ -211,7 +213,10 @@ class TrimodalModel(PreTrainedModel):
         if matching is not None and torch.is_grad_enabled():
             matched = self._match(matching, z_NSE, seen_TD, media, sample_N, scale)
         if self.training and spare_TD is not None:
-            zero = zero + 0 * self._unused(seen_TD[:1] if observed else spare_TD, views)
+            spare_TD = seen_TD[:1] if observed else spare_TD
+            zero = zero + 0 * self._unused(spare_TD, views)
+            if self.shows_tuples and matched is None and torch.is_grad_enabled():
+                zero = zero + 0 * self._through_trunk(spare_TD)[0].sum()
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,
@@ -361,12 +366,16 @@ class TrimodalModel(PreTrainedModel):
         total = total + self.matching_head.bias.sum()
         h_TD = observed_TD
         if views is None:
-            tokens = self._placeholder(Modality.TEXT).tokens
-            h_TD = self.trunk(observed_TD + self._kind(tokens), tokens)
+            h_TD, tokens = self._through_trunk(observed_TD)
             total = total + self.fusion(h_TD, tokens).sum()
         if self.classifier is not None:
             total = total + self.classify(self.fusion.projection(h_TD)).sum()
         return total
+
+    def _through_trunk(self, observed_1D: Tensor) -> tuple[Tensor, TokenBatch]:
+        """One token of no sample, and where it lies."""
+        tokens = self._placeholder(Modality.TEXT).tokens
+        return self.trunk(observed_1D + self._kind(tokens), tokens), tokens
 
     def embed(
         self,

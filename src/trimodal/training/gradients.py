@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trimodal.batch import Batch
 from trimodal.config import RunConfig
-from trimodal.errors import ConfigError
 from trimodal.models import TrimodalModel, TrimodalOutput
 from trimodal.objectives import (
     LOSSES,
@@ -37,20 +36,15 @@ T = TypeVar("T")
 
 
 class StepGradients:
-    """Computes a step's gradients and losses for a fixed model and configuration.
-
-    Raises:
-        ConfigError: matching, for parameters that are spread over ranks.
-    """
+    """Computes a step's gradients and losses for a fixed model and configuration."""
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, config: RunConfig) -> None:
         self.accelerator = accelerator
         self.model = model
         self.bare: TrimodalModel = accelerator.unwrap_model(model)
         matching = config.objectives.matching
-        if matching is not None and matching.weight and is_sharded(self.bare):
-            # a rank without tuples would gather the trunk once, the others twice
-            raise ConfigError("objectives.matching cannot be used with FSDP")
+        # else a rank without tuples would gather the trunk once, and the others twice
+        self.bare.shows_tuples = bool(matching and matching.weight) and is_sharded(self.bare)
         self.config = config
         self._laid_out = not isinstance(model, DistributedDataParallel)
         self.added = 0

@@ -259,7 +259,8 @@ def test_judges_are_passed_on_unless_they_have_judged(
 def test_losses_and_codebooks_have_their_headings(run_dir: Path, results: dict[str, Any]) -> None:
     (run_dir / "results.json").write_text(json.dumps(results))
     losses = ("target_vision", "quantised_speech", "matching_tuples", "causal_text", "length")
-    line = {"step": 1, **dict.fromkeys(losses, 1.5), "grad_norm": 2.0}
+    line = {"step": 1, **dict.fromkeys(losses, 1.5), "grad_norm": 2.0, "grad_norm/text": 1.0}
+    line |= {"padding": 0.0}
     (run_dir / "metrics.jsonl").write_text(json.dumps(line))
     folder = run_dir / "tokenizers" / "vision_tokenizer"
     folder.mkdir(parents=True)
@@ -268,8 +269,8 @@ def test_losses_and_codebooks_have_their_headings(run_dir: Path, results: dict[s
     )
     text = _words(write_report(run_dir))
     _, _, training = text.partition("On the right: the last value.")
-    headings = re.findall(r"Losses|Optimisation|Other|Tokenizers", training)
-    assert headings == ["Losses", "Optimisation", "Tokenizers"]
+    headings = re.findall(r"Losses|Optimisation|Speed|Other|Tokenizers|Grad_norm", training)
+    assert headings == ["Losses", "Optimisation", "Speed", "Tokenizers"]
     figures = re.findall(r"tokenizers/vision (\w+) ([\d.]+)", training)
     assert figures == [("usage", "0.25"), ("perplexity", "3.5")]
 

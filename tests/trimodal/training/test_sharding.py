@@ -51,17 +51,19 @@ def test_muon_needs_whole_matrices(accelerator: Accelerator) -> None:
         build_optimizer(model, TrainingConfig(optimizer="muon"))
 
 
-def test_matching_needs_whole_modules(accelerator: Accelerator, everything: RunConfig) -> None:
-    """Ranks without tuples would gather the parameters of the trunk less often than others."""
-    model = prepare(accelerator, tiny_model())
-    StepGradients(accelerator, model, everything)
-    off, on = (
-        replace(everything, objectives=replace(everything.objectives, matching=matching))
-        for matching in (MatchingConfig(weight=0.0), MatchingConfig())
-    )
-    StepGradients(accelerator, model, off)
-    with pytest.raises(ConfigError, match="matching cannot be used with FSDP"):
-        StepGradients(accelerator, model, on)
+def test_ranks_without_tuples_gather_as_often(
+    accelerator: Accelerator, everything: RunConfig
+) -> None:
+    """With matching, and where parameters are spread, alone; two ranks are tried elsewhere."""
+    model = cast(TrimodalModel, prepare(accelerator, tiny_model()))
+    for matching, shows in (
+        (None, False),
+        (MatchingConfig(weight=0.0), False),
+        (MatchingConfig(), True),
+    ):
+        objectives = replace(everything.objectives, matching=matching)
+        StepGradients(accelerator, model, replace(everything, objectives=objectives))
+        assert model.shows_tuples is shows
 
 
 def test_what_is_gathered_is_what_was_spread(accelerator: Accelerator) -> None:
