@@ -214,9 +214,7 @@ class TrimodalModel(PreTrainedModel):
             matched = self._match(matching, z_NSE, seen_TD, media, sample_N, scale)
         if self.training and spare_TD is not None:
             spare_TD = seen_TD[:1] if observed else spare_TD
-            zero = zero + 0 * self._unused(spare_TD, views)
-            if self.shows_tuples and matched is None and torch.is_grad_enabled():
-                zero = zero + 0 * self._through_trunk(spare_TD)[0].sum()
+            zero = zero + 0 * self._unused(spare_TD, views, has_tuples=matched is not None)
         return TrimodalOutput(
             z_NSE=z_NSE,
             predictions=predictions,
@@ -360,7 +358,7 @@ class TrimodalModel(PreTrainedModel):
         medium = Medium(modality, torch.zeros(shape, dtype=dtype), 1, (1, 1))
         return to_device(pack_media([medium]), self.logit_scale.device)
 
-    def _unused(self, observed_TD: Tensor, views: Views | None) -> Tensor:
+    def _unused(self, observed_TD: Tensor, views: Views | None, *, has_tuples: bool) -> Tensor:
         """A scalar through the trunk, fusion, heads and classifier that this batch leaves out."""
         total = self.prediction_head.unused() + self.matching_head.weight.sum()
         total = total + self.matching_head.bias.sum()
@@ -370,6 +368,8 @@ class TrimodalModel(PreTrainedModel):
             total = total + self.fusion(h_TD, tokens).sum()
         if self.classifier is not None:
             total = total + self.classify(self.fusion.projection(h_TD)).sum()
+        if self.shows_tuples and not has_tuples and torch.is_grad_enabled():
+            total = total + self._through_trunk(observed_TD)[0].sum()
         return total
 
     def _through_trunk(self, observed_1D: Tensor) -> tuple[Tensor, TokenBatch]:
