@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trimodal.batch import Modality
-from trimodal.config import LANGUAGES
+from trimodal.config import LANGUAGES, SCHEDULES
 from trimodal.errors import ConfigError
 from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import Fields
@@ -103,7 +103,7 @@ def take_decoding(fields: Fields, *names: str) -> dict[str, float | int | str]:
         "guidance": lambda: fields.number("guidance", 0, MAX_GUIDANCE),
         "choice_temperature": lambda: fields.number("choice_temperature", 0, MAX_GUIDANCE),
         "steps": lambda: fields.whole("steps", 1, MAX_STEPS),
-        "schedule": lambda: fields.choice("schedule", ("cosine", "linear")),
+        "schedule": lambda: fields.choice("schedule", SCHEDULES),
         "redraws": lambda: fields.whole("redraws", 0, MAX_REDRAWS),
     }
     values = {name: found[name]() for name in names}

@@ -22,9 +22,9 @@ from trimodal.data import Row, read_manifest
 from trimodal.data.dataset import RowDataset
 from trimodal.errors import ConfigError, DataError, NumericError
 from trimodal.evaluation.embedding import load_model
-from trimodal.evaluation.progress import Progress
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.packing import first_fit
+from trimodal.progress import Progress
 from trimodal.streams import generator, permutation
 from trimodal.training.optimizer import parameter_groups
 

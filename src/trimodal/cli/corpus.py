@@ -200,7 +200,7 @@ def _import(options: argparse.Namespace) -> int:
     from trimodal.data.shards import Cuts, Listed, import_corpus
     from trimodal.data.tables import Table, is_table
     from trimodal.errors import ConfigError
-    from trimodal.evaluation.progress import Progress
+    from trimodal.progress import Progress
 
     cuts, workers = Cuts(options.rows, options.megabytes), workers_of(options)
     table = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimodal.cli import Command, add_token_budget, check_output, positive
+from trimodal.config import SCHEDULES
 from trimodal.errors import ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--schedule",
-        choices=("cosine", "linear"),
+        choices=SCHEDULES,
         help="how many codes are still masked after each step (default: cosine)",
     )
     group.add_argument(
@@ -215,7 +216,7 @@ def _generate_all(options: argparse.Namespace) -> int:
     from trimodal.data import read_manifest
     from trimodal.evaluation import load_model
     from trimodal.evaluation.generating import generate_rows
-    from trimodal.evaluation.progress import Progress
+    from trimodal.progress import Progress
     from trimodal.storage import write_whole
 
     request, decoding = _settings(options)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import yaml
 
 from trimodal.config.model import (
+    SCHEDULES,
     WEIGHTS,
     ModelConfig,
     SpeechInputConfig,
@@ -35,6 +36,7 @@ from trimodal.schema import (
 
 __all__ = [
     "LANGUAGES",
+    "SCHEDULES",
     "WEIGHTS",
     "AverageConfig",
     "CausalConfig",

@@ -10,6 +10,8 @@ from trimodal.errors import ConfigError
 from trimodal.schema import Bounds, Count, Positive
 
 WEIGHTS = ("fp32", "bf16", "int8")
+SCHEDULES = ("cosine", "linear")
+"""How the codes that are masked fall to none, see `Decoding.schedule`."""
 """What the matrices of a model that is loaded may be kept in."""
 
 

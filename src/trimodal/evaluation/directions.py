@@ -13,7 +13,7 @@ from trimodal.data import Row
 from trimodal.evaluation.embedding import SINGLES, TOKEN_BUDGET, languages_of
 from trimodal.evaluation.generating import generate_rows
 from trimodal.evaluation.generation import Generated
-from trimodal.evaluation.progress import Progress
+from trimodal.progress import Progress
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel

@@ -15,8 +15,8 @@ from trimodal.batch import Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.data import Row
 from trimodal.errors import DataError, NumericError, StorageError
-from trimodal.evaluation.progress import Progress
 from trimodal.processors import TrimodalProcessor
+from trimodal.progress import Progress
 from trimodal.workers import Workers
 
 if TYPE_CHECKING:

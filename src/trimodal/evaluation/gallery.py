@@ -15,8 +15,8 @@ from trimodal.evaluation.embedding import SINGLES, TOKEN_BUDGET, processor_of
 from trimodal.evaluation.examples import Album, Card, choose
 from trimodal.evaluation.generating import generate_rows
 from trimodal.evaluation.generation import references
-from trimodal.evaluation.progress import Progress
 from trimodal.evaluation.words import matches
+from trimodal.progress import Progress
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel

@@ -29,8 +29,8 @@ from trimodal.evaluation.judges import (
     read_medium,
     scaled,
 )
-from trimodal.evaluation.progress import Progress
 from trimodal.processors.augmentation import augment_image, augment_speech
+from trimodal.progress import Progress
 from trimodal.storage import Source
 from trimodal.streams import generator, permutation
 

@@ -8,13 +8,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trimodal.batch import Modality, Target
+from trimodal.config import SCHEDULES
 from trimodal.errors import ConfigError, NumericError
 from trimodal.models.prefix import Prefix, extend
 from trimodal.streams import generator
@@ -22,7 +23,6 @@ from trimodal.vocabulary import Special
 
 V = TypeVar("V")
 MAX_GUIDANCE = 100.0
-Schedule = Literal["cosine", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Decoding:
     """In which pictures and speech are decoded."""
     choice_temperature: float = 1.0
     """Of the noise in which code is surest; it falls to 0 over the steps."""
-    schedule: Schedule = "cosine"
+    schedule: str = "cosine"
     """How the masked codes fall to none over the steps: along a cosine, which keeps few codes at
     first, or by the same number in each step."""
     redraws: int = 8
@@ -65,8 +65,8 @@ class Decoding:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if self.redraws < 0:
             raise ConfigError(f"redraws: must be at least 0, got {self.redraws}")
-        if self.schedule not in get_args(Schedule):
-            names = " or ".join(get_args(Schedule))
+        if self.schedule not in SCHEDULES:
+            names = " or ".join(SCHEDULES)
             raise ConfigError(f"schedule: must be {names}, got {self.schedule!r}")
 
 

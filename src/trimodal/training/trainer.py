@@ -152,12 +152,11 @@ class Trainer:
         if checkpoint is not None:
             self._load(checkpoint)
             self.codebooks.restore(checkpoint.tensors)
-        way = chosen(accelerator.device)
-        self.feed = StepFeed(dataset, config, accelerator.process_index, ranks, way)
-        self.gradients, self.norms = (
-            StepGradients(accelerator, self.model, config),
-            GradientNorms(accelerator, self.model),
+        self.feed = StepFeed(
+            dataset, config, accelerator.process_index, ranks, chosen(accelerator.device)
         )
+        self.gradients = StepGradients(accelerator, self.model, config)
+        self.norms = GradientNorms(accelerator, self.model)
         self.clock = 0.0
         """When the last step ended; a step's time includes the wait for its data."""
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from trimodal import cli
+from trimodal import cli, progress
 from trimodal.cli import main
 from trimodal.cli.corpus import LAYOUTS
 from trimodal.data import layouts, read_manifest
-from trimodal.evaluation import progress
 from trimodal.testing import write_tiny_manifest
 
 

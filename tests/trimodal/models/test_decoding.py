@@ -10,6 +10,7 @@ import torch
 
 from trimodal.assembly import Writing, assemble
 from trimodal.batch import Modality, Sample, Target
+from trimodal.config import SCHEDULES
 from trimodal.errors import ConfigError, NumericError
 from trimodal.models import TrimodalModel
 from trimodal.models import decoding as module
@@ -17,7 +18,6 @@ from trimodal.models.decoding import (
     Codes,
     Decoding,
     Drafts,
-    Schedule,
     Texts,
     _draw,
     _filled,
@@ -256,7 +256,7 @@ def test_only_what_the_tokenizers_know_is_drawn(
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("steps", [1, 3, 8, 40])
 @pytest.mark.parametrize(("modality", "grid"), [(V, (3, 4)), (S, (1, 1)), (S, (7, 1))])
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @torch.no_grad()
 def test_codes_are_filled_in_along_the_schedule(
     lively: TrimodalModel,
@@ -266,7 +266,7 @@ def test_codes_are_filled_in_along_the_schedule(
     grid: tuple[int, int],
     steps: int,
     guidance: float,
-    schedule: Schedule,
+    schedule: str,
 ) -> None:
     seen: list[list[torch.Tensor]] = []
     extend = module.extend
