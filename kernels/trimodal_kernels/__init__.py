@@ -1,6 +1,6 @@
 """Packed operations of trimodal: pure torch here, one module per op."""
 
-from trimodal_kernels.attention import packed_attention, turn
+from trimodal_kernels.attention import packed_attention, turn, turn_pair
 from trimodal_kernels.contrastive import (
     info_nce,
     info_nce_two_sided,
@@ -28,4 +28,5 @@ __all__ = [
     "sigmoid_contrast",
     "sigmoid_contrast_two_sided",
     "turn",
+    "turn_pair",
 ]

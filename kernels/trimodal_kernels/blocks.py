@@ -52,13 +52,20 @@ class Dense(NamedTuple):
     shapes: Sequence[tuple[int, int, int]]
     """B, Q, L of each bucket."""
     uniform: int
-    """The length of segments that are all as long and see all of themselves, else 0."""
+    """The length of segments that are all as long and see all of themselves, and then nothing else
+    is told; else 0."""
 
     def packed(self) -> tuple[list[Tensor], list[int]]:
         """The same as a list of tensors and a list of numbers."""
         masks = [torch.zeros(0, dtype=torch.bool) if m is None else m for m in self.masks]
         sizes = [size for shape in self.shapes for size in shape]
         return [*self.gathers, *masks], [self.uniform, *sizes]
+
+    @classmethod
+    def of_uniform(cls, length: int) -> "Dense":
+        """Of segments that are all as long: nothing is gathered."""
+        nothing = (torch.zeros(0, dtype=torch.int64) for _ in Gathers._fields)
+        return cls(Gathers(*nothing), [], [], length)
 
     @classmethod
     def unpacked(cls, tables: Sequence[Tensor], sizes: Sequence[int]) -> "Dense":
@@ -77,11 +84,11 @@ class Blocks(NamedTuple):
     """Where the result of each token lies in the flattened query slots of all buckets."""
     num_keys: int
 
-    def dense(self, heads: int, uniform: int = 0) -> Dense:
+    def dense(self, heads: int) -> Dense:
         """How tensors of so many heads are brought into the blocks and back; see `Dense`."""
         shapes = [(len(b.key_BL), b.query_BQ.shape[1], b.key_BL.shape[1]) for b in self.buckets]
         masks = [b.mask_B1QL for b in self.buckets]
-        return Dense(_gathers(self, heads), masks, shapes, uniform)
+        return Dense(_gathers(self, heads), masks, shapes, 0)
 
 
 def plan_blocks(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trimodal_kernels.blocks import Blocks, plan_blocks
+from trimodal_kernels.blocks import Blocks, Dense, plan_blocks
 from trimodal_kernels.dispatch import Implementation, chosen
 from trimodal_kernels.tiles import Kind, Row, Tiles, plan_tiles
 
@@ -128,9 +128,12 @@ class Segments:
             self._plans[key] = Plan([x.to(self.device) for x in made.tables], made.sizes)
         return self._plans[key]
 
+    def _dense(self, heads: int) -> Dense:
+        return Dense.of_uniform(self.uniform) if self.uniform else self.blocks.dense(heads)
+
     def _made(self, way: Implementation, heads: int) -> Plan:
         if way == "cpu":
-            return Plan(*self.blocks.dense(heads, self.uniform or 0).packed())
+            return Plan(*self._dense(heads).packed())
         if way == "triton":
             return Plan(*self.tiles.packed())
         return Plan([self.tiles.low_RT, self.tiles.high_RT], [])

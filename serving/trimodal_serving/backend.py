@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import uvloop
+
 from trimodal.batch import Modality
 from trimodal.errors import ConfigError, TrimodalError
 from trimodal.schema import to_dict
@@ -26,6 +28,8 @@ from trimodal_serving.messages import Opened, Parcel, error_tree
 from trimodal_serving.worker import Embedder
 
 BEAT_SECONDS = 0.25
+COST_SECONDS = 0.02
+"""After which the server is told what a request costs, if it is not answered by then."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +78,43 @@ def load_model(setting: Setting) -> Embedder:
 def serve(sock: socket.socket, setting: Setting) -> None:
     """Serve until the other side closes; the whole life of a process."""
     log_to_stderr()
-    asyncio.run(_serve(sock, setting))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(sock, setting))
 
 
 async def _serve(sock: socket.socket, setting: Setting) -> None:
     await Backend(await Channel.open(sock), lambda: load_model(setting), setting.token_budget).run()
+
+
+class Cost:
+    """What a request costs, told only if it takes longer than `COST_SECONDS`.
+
+    The most it can cost is known at once, and soon what it does; each word wakes the server.
+    """
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel = channel
+        self._tree: Tree = {"kind": "cost", "number": number}
+        self._timer: asyncio.TimerHandle | None = None
+        self._told = False
+
+    def known(self, tokens: int) -> None:
+        """Tell this, at once or soon, and nothing that was known before."""
+        self._tree["tokens"] = tokens
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(COST_SECONDS, self._tell)
+        elif self._told:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = True
+        self._channel.send(self._tree)
+
+    def forget(self) -> None:
+        """There is nothing to be told any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Backend:
@@ -158,10 +194,8 @@ class Backend:
         task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
     async def _answer(self, kind: str, number: int, tree: Tree, opened: Opened) -> None:
-        def known(tokens: int) -> None:
-            self._channel.send({"kind": "cost", "number": number, "tokens": tokens})
-
-        caller = Caller(tree["tenant"], priority=tree["priority"], on_cost=known)
+        cost = Cost(self._channel, number)
+        caller = Caller(tree["tenant"], priority=tree["priority"], on_cost=cost.known)
         parcel = Parcel()
         result: Tree = {"kind": "result", "number": number}
         try:
@@ -174,6 +208,8 @@ class Backend:
         else:
             self._channel.send(result, parcel.buffers)
             await self._channel.drain()
+        finally:
+            cost.forget()
 
     async def _result(
         self, kind: str, number: int, tree: Tree, opened: Opened, parcel: Parcel

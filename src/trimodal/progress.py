@@ -5,17 +5,21 @@ with Progress(len(rows), "embedded", shown=True) as progress: progress.advance(3
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
 
+Row = TypeVar("Row")
 SECONDS_A_LINE = 10.0
 
 
 class Progress:
     """Counts rows on stderr, or says nothing if not `shown`."""
 
-    def __init__(self, total: int, verb: str, shown: bool) -> None:
+    def __init__(self, total: int | None, verb: str, shown: bool) -> None:
+        """`total` is None if the number of rows is not known before they end."""
         self.total, self.verb = total, verb
         self.done = 0
         self._lines = shown and not sys.stderr.isatty()
@@ -24,13 +28,20 @@ class Progress:
         )
         self._next = time.monotonic() + SECONDS_A_LINE
 
-    def advance(self, rows: int) -> None:
+    def advance(self, rows: int = 1) -> None:
         """Count more rows."""
         self.done += rows
         self._bar.update(rows)
         if self._lines and (time.monotonic() >= self._next or self.done == self.total):
-            print(f"{self.verb} {self.done} of {self.total} rows", file=sys.stderr, flush=True)
+            of = "" if self.total is None else f" of {self.total}"
+            print(f"{self.verb} {self.done}{of} rows", file=sys.stderr, flush=True)
             self._next = time.monotonic() + SECONDS_A_LINE
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows, counted one by one as they are taken."""
+        for row in rows:
+            yield row
+            self.advance()
 
     def __enter__(self) -> "Progress":
         return self

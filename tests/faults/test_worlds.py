@@ -25,10 +25,14 @@ def test_spread_over_ranks_or_not(
     training, data = tree["training"], tree["data"]
     training |= {"token_budget": 400, "validate_every": 5, "sample_every": 8}
     data["validation"] = data["train"][0]
-    goes_on(harm, tree, worlds, steps)
+    expected, norms = goes_on(harm, tree, worlds, steps)["norms"]
+    for i in range(3):
+        assert len(expected[i]) == 6, "of all, of three encoders, of the trunk and of heads"
+        assert norms[i].keys() == expected[i].keys()
+        assert_close(list(norms[i].values()), list(expected[i].values()), "fp32-gradient")
 
 
-def goes_on(harm: Harm, tree: dict[str, Any], worlds: str, steps: int) -> None:
+def goes_on(harm: Harm, tree: dict[str, Any], worlds: str, steps: int) -> dict[str, Any]:
     """With dropout; matching is off, whose negatives come from the rank's own samples.
 
     At ten times this rate with hardly a warm-up, the first steps of Adam go by the sign of entries
@@ -41,3 +45,4 @@ def goes_on(harm: Harm, tree: dict[str, Any], worlds: str, steps: int) -> None:
     assert len(set(samples)) == steps
     assert seen == samples, "none is repeated, none is skipped"
     assert_close(losses, expected, "two-processes-loss")
+    return found

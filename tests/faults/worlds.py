@@ -58,8 +58,18 @@ def train_until(config: RunConfig, world: str, step: int) -> None:
     assert [wait(pid) for pid in pids] == [last] * world_size
 
 
+def norms(config: RunConfig) -> list[dict[str, float]]:
+    """Of the gradients of all and of each part, a step."""
+    lines = (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()
+    by_step = {line["step"]: line for line in map(json.loads, lines) if "grad_norm" in line}
+    return [
+        {name: value for name, value in line.items() if name.startswith("grad_norm")}
+        for _, line in sorted(by_step.items())
+    ]
+
+
 def main() -> None:
-    """Write the losses and the samples of both runs."""
+    """Write the losses, the samples and the norms of both runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("out", type=Path)
@@ -72,8 +82,9 @@ def main() -> None:
     assert train_whole(whole) == [0]
     for i, world in enumerate(worlds):
         train_until(moved, world, options.steps * (i + 1) // len(worlds))
-    found: dict[str, Any] = {"losses": [], "samples": []}
+    found: dict[str, Any] = {"losses": [], "samples": [], "norms": []}
     for run in (whole, moved):
+        found["norms"].append(norms(run))
         parts = [trace.split() for _, trace in sorted(traces(run).items())]
         found["losses"].append([float.fromhex(loss) for loss, _, _ in parts])
         found["samples"].append([mark for _, _, mark in parts])

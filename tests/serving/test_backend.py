@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +13,8 @@ from trimodal.batch import Modality
 from trimodal.errors import ConfigError, StorageError
 from trimodal.models import TrimodalModel
 from trimodal.testing import assert_close
-from trimodal_serving.backend import Backend, Setting, load_model
+from trimodal_serving import backend
+from trimodal_serving.backend import Backend, Cost, Setting, load_model
 from trimodal_serving.channel import Channel
 from trimodal_serving.inputs import Input, parse_inputs
 from trimodal_serving.messages import Opened, Parcel
@@ -25,11 +26,11 @@ WHOSE = {"tenant": "alice", "priority": "interactive", "request_id": "r1"}
 @asynccontextmanager
 async def talking(load: Callable[[], Any]) -> AsyncIterator[Channel]:
     ours, theirs = socket.socketpair()
-    backend = asyncio.create_task(Backend(await Channel.open(theirs), load, 16_384).run())
+    running = asyncio.create_task(Backend(await Channel.open(theirs), load, 16_384).run())
     channel = await Channel.open(ours)
     yield channel
     channel.close()
-    await backend
+    await running
 
 
 async def heard(channel: Channel, *kinds: str) -> tuple[dict[str, Any], list[bytes]]:
@@ -53,8 +54,6 @@ def test_it_says_what_it_has_loaded_and_answers(model: TrimodalModel) -> None:
             ready, _ = await heard(channel, "ready", "failed")
             assert ready["generates"] == list(model.config.generates)
             embed(channel, 5, "red", "blue")
-            cost, _ = await heard(channel, "cost", "result")
-            assert (cost["kind"], cost["number"]) == ("cost", 5)
             tree, buffers = await heard(channel, "result", "error")
             vectors = Opened(buffers).array(tree["result"]["vectors"])
             assert_close(vectors, model.embed(text=["red", "blue"])["text"], "served-vs-offline")
@@ -64,6 +63,53 @@ def test_it_says_what_it_has_loaded_and_answers(model: TrimodalModel) -> None:
             beat, _ = await heard(channel, "beat")
             assert beat["batch_seconds"] == 0
             assert "decode_seconds" in [name for name, _ in beat["measured"]]
+
+    asyncio.run(main())
+
+
+def test_what_a_request_costs_is_told_unless_it_is_answered(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with talking(lambda: scripted) as channel:
+            await heard(channel, "ready")
+            monkeypatch.setattr(backend, "COST_SECONDS", 600.0)
+            embed(channel, 1, "red")
+            done = (await heard(channel, "cost", "result"))[0]
+            assert done["kind"] == "result"
+            monkeypatch.setattr(backend, "COST_SECONDS", 0.0)
+            scripted.gate.clear()
+            embed(channel, 2, "red", "red")
+            (modality, count), cost = done["result"]["tokens"][0][0], 0
+            assert modality == Modality.TEXT
+            async with asyncio.timeout(60):
+                while cost != 2 * count:  # before that, perhaps, the most that it could cost
+                    cost = (await heard(channel, "cost", "result"))[0]["tokens"]
+            scripted.gate.set()
+            assert (await heard(channel, "cost", "result"))[0]["kind"] == "result"
+
+    asyncio.run(main())
+
+
+def test_of_what_was_known_the_last_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sent(list[Any]):
+        def send(self, tree: dict[str, Any]) -> None:
+            self.append(dict(tree))
+
+    async def main() -> None:
+        sent = Sent()
+        monkeypatch.setattr(backend, "COST_SECONDS", 0.01)
+        cost = Cost(cast(Channel, sent), 7)
+        for tokens in (100, 3):
+            cost.known(tokens)
+        await asyncio.sleep(0.05)
+        cost.known(2)
+        assert [one["tokens"] for one in sent] == [3, 2]
+        other = Cost(cast(Channel, sent), 8)
+        other.known(1)
+        other.forget()
+        await asyncio.sleep(0.05)
+        assert len(sent) == 2
 
     asyncio.run(main())
 

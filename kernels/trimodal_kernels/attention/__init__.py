@@ -2,6 +2,6 @@
 
 from trimodal_kernels.attention.extras import Extras
 from trimodal_kernels.attention.packed import attend, packed_attention
-from trimodal_kernels.attention.turning import turn
+from trimodal_kernels.attention.turning import turn, turn_pair
 
-__all__ = ["Extras", "attend", "packed_attention", "turn"]
+__all__ = ["Extras", "attend", "packed_attention", "turn", "turn_pair"]

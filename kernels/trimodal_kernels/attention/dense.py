@@ -17,6 +17,7 @@ from trimodal_kernels.attention.products import (
     computed_in,
     grade,
     multiplies,
+    prepared,
     turned,
 )
 from trimodal_kernels.blocks import Dense, Gathers
@@ -39,8 +40,7 @@ def forward(
         length = plan.uniform
         return uniform.forward(q_THK, k_THK, v_THK, length, extras, keeps, wants_lse)
     heads, width = q_THK.shape[1:]
-    q = turned(q_THK, extras.q_weight_K, extras).forward().to(computed_in(q_THK))
-    k = turned(k_THK, extras.k_weight_K, extras).forward().to(computed_in(k_THK))
+    q, k = prepared(q_THK, k_THK, extras)
     slots = [
         q.reshape(-1, width).index_select(0, plan.gathers.query),
         k.reshape(-1, width).index_select(0, plan.gathers.key),

@@ -26,6 +26,18 @@ class Extras(NamedTuple):
     seed: int = 0
 
     @property
+    def weights(self) -> tuple[Tensor, Tensor] | None:
+        """Of the norms."""
+        if self.q_weight_K is None or self.k_weight_K is None:
+            return None
+        return self.q_weight_K, self.k_weight_K
+
+    @property
+    def rotary(self) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines."""
+        return None if self.cos_Tk is None or self.sin_Tk is None else (self.cos_Tk, self.sin_Tk)
+
+    @property
     def reach(self) -> int:
         """The largest distance that has a bias of its own."""
         return 0 if self.bias_HB is None else self.bias_HB.shape[1] // 2

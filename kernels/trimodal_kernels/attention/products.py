@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trimodal_kernels.attention.extras import Extras
-from trimodal_kernels.attention.turning import Turned
+from trimodal_kernels.attention.turning import Turned, turn_pair
 
 LONGEST_RAGGED = 128
 """Keys up to which plain products beat PyTorch's flash attention on ranges that need a mask."""
@@ -43,8 +43,15 @@ def computed_in(x: Tensor) -> torch.dtype:
     return torch.float32 if x.element_size() < 4 and not has_matrix_units() else x.dtype
 
 
+def prepared(q_THK: Tensor, k_THK: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
+    """Queries and keys as they meet, rounded for products at most once."""
+    dtype = computed_in(q_THK)
+    q, k = turn_pair(q_THK, k_THK, extras.weights, extras.rotary, extras.eps)
+    return q.to(dtype), k.to(dtype)
+
+
 def turned(x_THK: Tensor, weight_K: Tensor | None, extras: Extras) -> Turned:
-    """Queries or keys, in fp32 at least: rounded for products at most once, when they are made."""
+    """For the gradient of queries or of keys, in fp32 at least."""
     x_THK = x_THK.to(torch.promote_types(x_THK.dtype, torch.float32))
     return Turned(x_THK, weight_K, extras.cos_Tk, extras.sin_Tk, extras.eps)
 

@@ -1,7 +1,10 @@
 """Queries and keys before they meet: RMS-normalised, then rotated.
 
 x_THK = turn(x_THK, weight_K, cos_Tk, sin_Tk, eps)
+q_THK, k_THK = turn_pair(q_THK, k_THK, (q_weight_K, k_weight_K), (cos_Tk, sin_Tk), eps)
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,11 +29,55 @@ def turn(
     return x_THK.to(dtype)
 
 
-class Turned:
-    """The same without a graph, with what its gradient needs.
+def turn_pair(
+    q_THK: Tensor,
+    k_THK: Tensor,
+    weights: tuple[Tensor, Tensor] | None,
+    rotary: tuple[Tensor, Tensor] | None,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """What `turn` gives of queries and of keys in as few operations, in fp32 at least.
 
-    Weights are folded into the angles, which are the same for all heads.
+    A short text on a CPU feels each operation. Weights are folded into the angles, which are the
+    same for all heads. `Turned` is its backward pass.
     """
+    if weights is None and rotary is None:
+        exact = torch.promote_types(q_THK.dtype, torch.float32)
+        return q_THK.to(exact), k_THK.to(exact)
+    if q_THK.shape != k_THK.shape:
+        q_weights, k_weights = ((), ()) if weights is None else ((weight,) for weight in weights)
+        q, k = _turned((q_THK,), q_weights, rotary, eps), _turned((k_THK,), k_weights, rotary, eps)
+        return q[0], k[0]
+    q, k = _turned((q_THK, k_THK), weights or (), rotary, eps)
+    return q, k
+
+
+def _turned(
+    parts: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    rotary: tuple[Tensor, Tensor] | None,
+    eps: float,
+) -> Tensor:
+    x_STHK = torch.stack(tuple(parts))
+    exact = torch.promote_types(x_STHK.dtype, torch.float32)
+    x_STHK, weight_S1K = x_STHK.to(exact), None
+    if weights:
+        norm = torch.linalg.vector_norm(x_STHK, dim=-1, keepdim=True)
+        x_STHK.mul_(norm.square_().div_(x_STHK.shape[-1]).add_(eps).rsqrt_())
+        weight_S1K = torch.stack(tuple(weights)).to(exact)[:, None]
+    if rotary is None:
+        return x_STHK if weight_S1K is None else x_STHK.mul_(weight_S1K[:, None])
+    half = x_STHK.shape[-1] // 2
+    cos, sin = (angle.to(exact) for angle in rotary)
+    cos, sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+    if weight_S1K is not None:
+        cos, sin = cos * weight_S1K, sin * weight_S1K.roll(half, -1)
+    turned_STHK = x_STHK.roll(half, -1).mul_(sin[..., None, :])
+    return turned_STHK.addcmul_(x_STHK, cos[..., None, :])
+
+
+class Turned:
+    """The gradient of `turn`, without a graph."""
 
     def __init__(
         self,
@@ -50,18 +97,6 @@ class Turned:
         self.angles: tuple[Tensor, Tensor] | None = None
         if cos_Tk is not None and sin_Tk is not None:
             self.angles = cos_Tk.to(x_THK.dtype)[:, None], sin_Tk.to(x_THK.dtype)[:, None]
-
-    def forward(self) -> Tensor:
-        """(T, H, K), what `turn` gives."""
-        if self.angles is None:
-            return self.unit_THK if self.weight_K is None else self.unit_THK * self.weight_K
-        half = self.unit_THK.shape[-1] // 2
-        (cos, sin), (a, b) = self.angles, self.unit_THK.split(half, -1)
-        weight_a, weight_b = (1.0, 1.0) if self.weight_K is None else self.weight_K.split(half)
-        out_THK = torch.empty_like(self.unit_THK, memory_format=torch.contiguous_format)
-        torch.mul(a, cos * weight_a, out=out_THK[..., :half]).addcmul_(b, sin * weight_b, value=-1)
-        torch.mul(b, cos * weight_b, out=out_THK[..., half:]).addcmul_(a, sin * weight_a)
-        return out_THK
 
     def backward(self, grad_THK: Tensor) -> tuple[Tensor, Tensor | None]:
         """The gradients of what was given and of the weight, from that of the result."""

@@ -15,6 +15,7 @@ from trimodal_kernels.attention.products import (
     computed_in,
     grade,
     multiplies,
+    prepared,
     turned,
 )
 
@@ -69,8 +70,7 @@ def backward(
 
 
 def _part(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, length: int, extras: Extras) -> Part:
-    q = turned(q_THK, extras.q_weight_K, extras).forward().to(computed_in(q_THK))
-    k = turned(k_THK, extras.k_weight_K, extras).forward().to(computed_in(k_THK))
+    q, k = prepared(q_THK, k_THK, extras)
     q, k, v = (_by_head(x, length) for x in (q, k, v_THK.to(k.dtype)))
     return Part(q, k, v, None, ragged=False)
 

@@ -5,15 +5,11 @@ trimodal data import corpus/train.jsonl shards/train
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TypeAlias
 
 from trimodal.cli import add_workers, positive, workers_of
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 LAYOUTS = ("aishell", "coco", "imagefolder", "librispeech", "ljspeech")
 """Those of `trimodal.data.layouts`, which is not imported before it is needed."""
@@ -158,10 +154,11 @@ def _column(text: str) -> tuple[str, str]:
 
 def _manifest(options: argparse.Namespace) -> int:
     from trimodal.data import layouts
+    from trimodal.progress import Progress
 
     rows = layouts.LAYOUTS[options.layout](options.source)
-    with progress_bar() as bar:
-        count = layouts.write_manifest((row for row in rows if not bar.update()), options.out)
+    with Progress(None, "listed", shown=True) as bar:
+        count = layouts.write_manifest(bar.counted(rows), options.out)
     print(f"{options.out}: {count} rows")
     return 0
 
@@ -180,10 +177,11 @@ def _split(options: argparse.Namespace) -> int:
 def _stats(options: argparse.Namespace) -> int:
     from trimodal.data import read_manifests
     from trimodal.data.statistics import measure
+    from trimodal.progress import Progress
 
     rows = read_manifests(options.manifests)
-    with progress_bar(len(rows)) as bar:
-        found = measure(rows, options.tokenizer, bar.update)
+    with Progress(len(rows), "measured", shown=True) as bar:
+        found = measure(rows, options.tokenizer, bar.advance)
     print(found.summary())
     if options.json is not None:
         from trimodal.storage import write_json
@@ -223,12 +221,13 @@ def _import(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from trimodal.data.shards import read_summary
     from trimodal.data.verify import verify
+    from trimodal.progress import Progress
 
     found = 0
     for folder in options.folders:
         summary = read_summary(folder)
-        with progress_bar(summary.rows) as bar:
-            problems = list(verify(folder, bar.update))
+        with Progress(summary.rows, "verified", shown=True) as bar:
+            problems = list(verify(folder, bar.advance))
         found += len(problems)
         print(*problems, sep="\n", end="\n" if problems else "")
         count = len(problems)
@@ -237,10 +236,3 @@ def _verify(options: argparse.Namespace) -> int:
             f"{len(summary.shards)} shards"
         )
     return EXIT_PROBLEMS if found else 0
-
-
-def progress_bar(total: int | None = None) -> "tqdm[NoReturn]":
-    """Counts rows on a terminal, and says nothing elsewhere."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="row", disable=not sys.stderr.isatty(), leave=False)

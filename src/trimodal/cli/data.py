@@ -174,6 +174,7 @@ def _tokenize(options: argparse.Namespace) -> int:
     from trimodal.config import load_config
     from trimodal.data.tokenized import tokenize_manifest
     from trimodal.errors import ConfigError
+    from trimodal.progress import Progress
     from trimodal.storage import under
     from trimodal.training.building import build_processor
 
@@ -186,8 +187,8 @@ def _tokenize(options: argparse.Namespace) -> int:
     for path, name in zip(config.data.train, names, strict=True):
         out = under(options.out, name)
         check_output(out, [path])
-        with corpus.progress_bar() as bar:
-            count = tokenize_manifest(path, out, make, workers, bar.update)
+        with Progress(None, "tokenized", shown=True) as bar:
+            count = tokenize_manifest(path, out, make, workers, bar.advance)
         print(f"{out}: {count} rows")
     return 0
 

@@ -3,18 +3,16 @@
 for problem in check_manifest("corpus/train.jsonl"): print(problem)
 """
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data.manifest import scan_manifest
 from trimodal.data.row import Row
 from trimodal.errors import DataError
 from trimodal.processors import SpeechProcessor, VisionProcessor
+from trimodal.progress import Progress
 from trimodal.storage import Source
 
 
@@ -92,9 +90,9 @@ def take_census(
     )
     census = Census()
     scanned = scan_manifest(path)
-    with tqdm(scanned, unit="row", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with Progress(None, "checked", shown=True) as bar:
         try:
-            for row, problems in bar:
+            for row, problems in bar.counted(scanned):
                 census.problems += problems
                 if row is None:
                     continue

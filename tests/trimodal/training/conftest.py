@@ -1,8 +1,12 @@
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 
 from trimodal.config import (
     CausalConfig,
@@ -76,3 +80,16 @@ def everything(config: RunConfig, tmp_path: Path) -> RunConfig:
             length=LengthConfig(),
         ),
     )
+
+
+@pytest.fixture
+def sharding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Accelerator]:
+    """Of a launch of one process that asks for FSDP2."""
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
+    place = f"file://{tmp_path / 'store'}"
+    dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+    yield Accelerator(cpu=True)
+    dist.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()

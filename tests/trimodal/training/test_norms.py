@@ -1,31 +1,18 @@
-import json
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import yaml
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
-from trimodal.config import RunConfig, TrainingConfig
-from trimodal.schema import to_dict
+from trimodal.config import TrainingConfig
 from trimodal.testing import assert_close, tiny_model
 from trimodal.training.components import lock
 from trimodal.training.norms import GradientNorms
 from trimodal.training.sharding import own, prepare
-from trimodal.training.trainer import train
 
 COMPONENTS = ["heads", "speech", "text", "trunk", "vision"]
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
 def with_gradients(model: nn.Module, **given: list[float]) -> nn.Module:
@@ -111,56 +98,9 @@ def test_what_is_not_finite_shows_where_it_is(number: float) -> None:
     assert broken == {"grad_norm/vision"}
 
 
-@pytest.fixture
-def sharding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Accelerator]:
-    """Of a launch of one process that asks for FSDP2."""
-    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
-        monkeypatch.setenv(name, value)
-    place = f"file://{tmp_path / 'store'}"
-    dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
-    yield Accelerator(cpu=True)
-    dist.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
-
-
 def test_of_spread_parameters_the_rows_of_a_rank_count(sharding: Accelerator) -> None:
     model: Any = prepare(sharding, tiny_model())
     with_gradients(model, **KNOWN)
     norms = GradientNorms(sharding, model)
     assert_close(norms.clip(1.0), math.sqrt(182), "fp32")
     assert_close(norms.squares, [x * x for x in EXPECTED.values()], "fp32")
-
-
-def numbers(run: Path) -> list[list[float]]:
-    """The norms of each step."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    keys = ["grad_norm", *(f"grad_norm/{name}" for name in COMPONENTS)]
-    return [[line[key] for key in keys] for line in lines]
-
-
-@pytest.mark.slow
-def test_norms_of_spread_gradients_are_those_of_one_process(
-    config: RunConfig, tmp_path: Path
-) -> None:
-    """Each rank has its rows of them."""
-    settings = replace(config.training, max_steps=3, learning_rate=1e-4)
-    config = replace(config, training=settings)
-    train(config)
-    path, run = tmp_path / "run.yaml", tmp_path / "spread"
-    path.write_text(yaml.safe_dump(to_dict(config)))
-    asked = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    asked |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    done = subprocess.run(
-        [*LAUNCH, "2", "-m", "trimodal.train", str(path), f"run_dir={run}"],
-        env={**os.environ, **asked},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    expected = numbers(Path(config.run_dir))
-    assert len(expected) == 3
-    assert all(all(x > 0 for x in line) for line in expected)
-    assert_close(numbers(run), expected, "fp32-gradient")

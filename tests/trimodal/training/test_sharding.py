@@ -1,16 +1,13 @@
 """What needs no second rank; two and four are in `tests/faults/test_worlds.py`."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 from torch import nn
@@ -26,49 +23,34 @@ from trimodal.training.parts import Parts
 from trimodal.training.sharding import gathered, is_sharded, own, prepare, restore_weights, whole
 
 
-@pytest.fixture
-def accelerator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Accelerator]:
-    """Of a launch of one process that asks for FSDP2."""
-    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
-        monkeypatch.setenv(name, value)
-    place = f"file://{tmp_path / 'store'}"
-    dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
-    yield Accelerator(cpu=True)
-    dist.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
-
-
-def test_every_parameter_is_spread(accelerator: Accelerator) -> None:
-    model = prepare(accelerator, tiny_model())
+def test_every_parameter_is_spread(sharding: Accelerator) -> None:
+    model = prepare(sharding, tiny_model())
     assert is_sharded(model)
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def test_muon_needs_whole_matrices(accelerator: Accelerator) -> None:
-    model = prepare(accelerator, tiny_model())
+def test_muon_needs_whole_matrices(sharding: Accelerator) -> None:
+    model = prepare(sharding, tiny_model())
     with pytest.raises(ConfigError, match="muon cannot be used with FSDP"):
         build_optimizer(model, TrainingConfig(optimizer="muon"))
 
 
-def test_ranks_without_tuples_gather_as_often(
-    accelerator: Accelerator, everything: RunConfig
-) -> None:
+def test_ranks_without_tuples_gather_as_often(sharding: Accelerator, everything: RunConfig) -> None:
     """With matching, and where parameters are spread, alone; two ranks are tried elsewhere."""
-    model = cast(TrimodalModel, prepare(accelerator, tiny_model()))
+    model = cast(TrimodalModel, prepare(sharding, tiny_model()))
     for matching, shows in (
         (None, False),
         (MatchingConfig(weight=0.0), False),
         (MatchingConfig(), True),
     ):
         objectives = replace(everything.objectives, matching=matching)
-        StepGradients(accelerator, model, replace(everything, objectives=objectives))
+        StepGradients(sharding, model, replace(everything, objectives=objectives))
         assert model.shows_tuples is shows
 
 
-def test_what_is_gathered_is_what_was_spread(accelerator: Accelerator) -> None:
+def test_what_is_gathered_is_what_was_spread(sharding: Accelerator) -> None:
     before = tiny_model()
-    model = cast(TrimodalModel, prepare(accelerator, tiny_model()))
+    model = cast(TrimodalModel, prepare(sharding, tiny_model()))
     after = gathered(model, main=True)
     assert after is not None
     assert not is_sharded(after)
@@ -79,8 +61,8 @@ def test_what_is_gathered_is_what_was_spread(accelerator: Accelerator) -> None:
     assert gathered(model, main=False) is None
 
 
-def test_whole_weights_are_read_into_spread_ones(accelerator: Accelerator, tmp_path: Path) -> None:
-    model = prepare(accelerator, tiny_model())
+def test_whole_weights_are_read_into_spread_ones(sharding: Accelerator, tmp_path: Path) -> None:
+    model = prepare(sharding, tiny_model())
     other = {name: torch.randn_like(x) for name, x in tiny_model().state_dict().items()}
     save_file(other, tmp_path / "model.safetensors")
     restore_weights(model, Parts([tmp_path / "model.safetensors"]))
@@ -96,18 +78,18 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_first_version_is_refused(
-    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+    sharding: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(ConfigError, match="fsdp_version: must be 2"):
-        prepare(accelerator, tiny_model())
+        prepare(sharding, tiny_model())
 
 
-def test_deepspeed_is_refused(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_is_refused(sharding: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
-        context.setattr(accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
+        context.setattr(sharding.state, "distributed_type", DistributedType.DEEPSPEED)
         with pytest.raises(ConfigError, match="DEEPSPEED is not supported"):
-            prepare(accelerator, tiny_model())
+            prepare(sharding, tiny_model())
 
 
 def test_without_being_asked_nothing_is_spread() -> None:

@@ -1,0 +1,28 @@
+"""The norm of every block, head and stack.
+
+x_TD = RMSNorm(width)(x_TD)
+"""
+
+import torch
+from torch import Tensor, nn
+
+EPS = 1e-6
+"""Of every norm."""
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root mean square layer normalisation (Zhang and Sennrich, 2019), with `EPS`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D).
+
+        On a CPU PyTorch's own is a dozen operations, of which a short text would feel each.
+        """
+        if torch.is_grad_enabled() or not x.is_cpu or x.element_size() < 4:
+            return super().forward(x)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        return (x * inverse).mul_(self.weight)
