@@ -142,16 +142,20 @@ lock: $(READY) ## resolve requirements/ anew, up to the date LOCKED
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --all-extras --exclude-newer $(LOCKED) \
 	  pyproject.toml -o requirements/lock.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --extra serving \
+	  --constraint requirements/lock.txt --exclude-newer $(LOCKED) \
+	  pyproject.toml -o requirements/serving.txt
 	@echo uv | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate --exclude-newer $(LOCKED) \
 	  - -o requirements/uv.txt
-	@echo "lock: requirements/lock.txt and requirements/uv.txt hold releases up to $(LOCKED)"
+	@echo "lock: lock.txt, serving.txt and uv.txt in requirements/ hold releases up to $(LOCKED)"
 
-sbom: $(READY) ## dist/sbom.json: every library of .venv, its version and its licence, in CycloneDX
+sbom: $(READY) ## dist/sbom.json: every library of .venv, those inside wheels too, in CycloneDX
 	@mkdir -p dist
 	@$(BIN)/cyclonedx-py environment --output-reproducible --no-validate --mc-type library --pyproject pyproject.toml \
 	  --output-file dist/sbom.json $(BIN)/python
-	@echo "sbom: dist/sbom.json"
+	@$(BIN)/python deploy/bundled.py dist/sbom.json
 
 clean: ## delete the environment, the demo's data and run, and caches
 	rm -rf .venv $(DATA) $(RUN) dist .pytest_cache .ruff_cache .import_linter_cache

@@ -35,6 +35,7 @@ from trimodal_serving.playground.files import PAGE, page_file
 from trimodal_serving.replies import event
 from trimodal_serving.routes import ROUTES, Route
 from trimodal_serving.service import Service
+from trimodal_serving.spans import Untold
 
 if TYPE_CHECKING:
     from trimodal_serving.fetcher import Fetcher
@@ -123,9 +124,10 @@ def _bare(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> F
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # spans and durations, if OTEL_EXPORTER_OTLP_ENDPOINT says where to; logs might hold more
+        # spans and durations, if --telemetry or the environment says where to; logs might hold more
         telemetry={"auto_configure": True, "logs": False},
     )
+    app.add_middleware(Untold)
     for kind in (HTTPException, RequestValidationError, ServingError, Exception):
         app.add_exception_handler(kind, _answer)
     return app

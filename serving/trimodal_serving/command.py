@@ -9,6 +9,7 @@ import errno
 import gc
 import logging
 import re
+import resource
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimodal.cli import Command, add_weights
-from trimodal.errors import ConfigError
+from trimodal.errors import ConfigError, StorageError
 from trimodal_serving.deadline import REQUEST_SECONDS
 from trimodal_serving.hosts import Hosts
 from trimodal_serving.logs import log_to_stderr
@@ -77,7 +78,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fetch media from this host: a name, *.NAME or an address, with :PORT if need be; "
         "once for each",
     )
-    parser.add_argument("--usage-log", metavar="FILE", help="gets a line of JSON for each request")
+    _add_patience(parser)
+    _add_records(parser)
+
+
+def _add_patience(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-seconds",
         type=float,
@@ -92,6 +97,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_records(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--usage-log", metavar="FILE", help="gets a line of JSON for each request")
+    parser.add_argument(
+        "--telemetry",
+        metavar="URL",
+        help="send spans and durations of requests to a collector of OpenTelemetry, such as "
+        "http://127.0.0.1:4318",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes; then let the requests inside finish.
 
@@ -103,6 +118,9 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     models = _named(options.models, options.name)
     with _listen(options.host, options.port) as listener:
+        for folder in models.values():
+            if not (Path(folder) / "config.json").is_file():  # said at once, not after the imports
+                raise StorageError(f"{folder} is not a model folder: it has no config.json")
         return _serve(options, models, listener)
 
 
@@ -178,6 +196,7 @@ def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: soc
         playground=not options.no_playground,
         fetch_from=options.fetch_from,
         request_seconds=options.request_seconds,
+        telemetry=options.telemetry,
     )
     failure: list[BaseException] = []
 
@@ -192,6 +211,8 @@ def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: soc
             server.should_exit = True
 
     log_to_stderr()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection needs a descriptor
     server = http_server(build_app(hosting, on_started))
     gc.collect()
     gc.freeze()  # the collector need not look at what was imported while somebody waits

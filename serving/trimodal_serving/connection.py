@@ -6,6 +6,7 @@ uvicorn.Config(app, http=BoundedConnection)
 import asyncio
 import http
 import json
+import resource
 import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +20,9 @@ WRITE_SECONDS = 60.0
 """In which a client has to take something of an answer that waits for it."""
 PIPELINED = 16
 """Requests of one connection that wait for the answer to another."""
+SPARE_FILES = 128
+"""Descriptors that connections leave for everything else, or half of all if there are few."""
+_BODY = {b"content-length", b"transfer-encoding"}
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -27,7 +31,8 @@ class BoundedConnection(HttpToolsProtocol):
     A client that opens a connection, or starts a request on one, has `HEAD_SECONDS` to send the
     whole head; otherwise idle sockets would be held for ever. The parser keeps what it has not
     understood yet, so that is bounded too. A client that takes nothing of its answer for
-    `WRITE_SECONDS` is cut off, since it holds what others could have.
+    `WRITE_SECONDS` is cut off, since it holds what others could have. There are no more connections
+    than the limit on open files leaves room for: without descriptors nothing else works either.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -38,11 +43,16 @@ class BoundedConnection(HttpToolsProtocol):
     _pending = 0
     """Bytes since the parser understood something that counts elsewhere."""
     _progress = False
+    _upgrades = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Start the clock of the first request."""
         super().connection_made(transport)
-        self._watch()
+        if len(self.connections) > _most_connections():
+            message = "the server has as many connections as it can hold"
+            self._refuse(ServingError(503, "overloaded", message, retry_after=1))
+        else:
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once a head is complete; start it again with the next request."""
@@ -91,8 +101,11 @@ class BoundedConnection(HttpToolsProtocol):
         """Answer what is not HTTP; called by uvicorn."""
         if self._head_bytes > HEAD_BYTES:
             self._refuse(_head_too_large())
-        else:
-            self._refuse(ServingError(400, "bad_http", "the request is not valid HTTP/1.1"))
+            return
+        message = "the request is not valid HTTP/1.1"
+        if self._upgrades:
+            message = "a request that asks for another protocol (`Upgrade`) must have no body"
+        self._refuse(ServingError(400, "bad_http", message))
 
     def on_message_begin(self) -> None:
         """A head begins; called by the parser, as are those below."""
@@ -127,14 +140,25 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is complete.
 
+        The parser takes what follows a request for another protocol for that protocol, a body too,
+        so such a request is the last of its connection and has none.
+
         Raises:
-            ValueError: too many requests wait already.
+            ValueError: too many requests wait already, or it cannot be told what it means.
         """
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests at once")
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") > 1:
+            raise ValueError("more than one host")
+        self._upgrades = self.parser is not None and self.parser.should_upgrade()
+        if self._upgrades and not _BODY.isdisjoint(names):
+            raise ValueError("a body that would be read as the next request")
         self._in_head = False
         self._progress = True
         super().on_headers_complete()
+        if self._upgrades:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body, which the guard counts."""
@@ -175,11 +199,11 @@ class BoundedConnection(HttpToolsProtocol):
         answering = self.cycle is not None and not self.cycle.response_complete
         if not self.pipeline and not (answering and self.cycle.response_started):
             body = json.dumps(error.envelope())
+            again = "".join(f"{name}: {value}\r\n" for name, value in error.headers().items())
             head = (
                 f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
                 f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                "connection: close\r\nx-should-retry: false\r\n"
-                f"x-request-id: {uuid.uuid4().hex}\r\n\r\n"
+                f"connection: close\r\n{again}x-request-id: {uuid.uuid4().hex}\r\n\r\n"
             )
             self.transport.write((head + body).encode())
         self.transport.close()
@@ -188,3 +212,8 @@ class BoundedConnection(HttpToolsProtocol):
 def _head_too_large() -> ServingError:
     message = f"the head of the request has more than {HEAD_BYTES} bytes"
     return ServingError(431, "head_too_large", message)
+
+
+def _most_connections() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit - min(SPARE_FILES, limit // 2)

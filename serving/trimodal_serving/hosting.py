@@ -49,6 +49,8 @@ class Hosting:
     """Whether there is a page for browsers."""
     fetch_from: Sequence[str] = ()
     """Hosts from which media are fetched, see `Hosts`; none if it is empty."""
+    telemetry: str | None = None
+    """The address of a collector of OpenTelemetry; None leaves it to the environment."""
     anonymous: bool = False
     """Whether, without keys, pages of other sites and callers by any name are let in too."""
 
@@ -61,17 +63,20 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
         on_started: see `create_app`.
 
     Raises:
-        ConfigError: a library of the extra is missing, or a host is none.
+        ConfigError: a library of an extra is missing, or a host or an address is none.
         StorageError: the keys or the log cannot be used.
     """
     try:
         from trimodal_serving.app import create_app
         from trimodal_serving.fetcher import Fetcher
         from trimodal_serving.metrics import Metrics
+        from trimodal_serving.spans import send_to
     except ImportError as error:
         raise ConfigError(
             f"the server needs {error.name}: pip install 'trimodal[serving]'"
         ) from error
+    if hosting.telemetry is not None:
+        send_to(hosting.telemetry)
     access = Access(KeyFile(hosting.keys) if hosting.keys else None, anonymous=hosting.anonymous)
     ledger = Ledger(Metrics(), UsageLog(hosting.usage_log) if hosting.usage_log else None)
     nursery = LastingNursery()

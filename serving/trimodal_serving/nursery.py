@@ -5,6 +5,7 @@ nursery = await Nursery.start(); child = await nursery.spawn(Setting("runs/demo/
 
 import asyncio
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -98,6 +99,7 @@ class Nursery:
 
         Raises:
             NurseryLostError: the nursery is gone.
+            OSError: there are no descriptors left for it.
         """
         async with self._busy:
             ours, theirs = socket.socketpair()
@@ -113,6 +115,9 @@ class Nursery:
             except NurseryLostError:
                 ours.close()
                 raise
+            if not handles:
+                ours.close()  # by which the child knows that nobody talks to it
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return Child(tree["pid"], handles[0], await Channel.open(ours))
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
@@ -152,6 +157,7 @@ class LastingNursery:
 
         Raises:
             NurseryLostError: the nursery is gone; the next call starts another.
+            OSError: no process can be started.
         """
         async with self._starting:
             if self._closed:

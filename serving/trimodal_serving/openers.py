@@ -92,7 +92,8 @@ class Openers:
 
         Raises:
             DataError: the file is refused.
-            ServingError: it took too much time or memory, or the process with it.
+            ServingError: it took too much time or memory, or the process with it; or there is no
+                room for a process.
         """
         said, buffer = self._open(Modality.VISION, {"max_pixels": max_pixels}, data)
         return np.frombuffer(buffer, np.uint8).reshape(said["shape"])
@@ -102,7 +103,8 @@ class Openers:
 
         Raises:
             DataError: the file is refused.
-            ServingError: it took too much time or memory, or the process with it.
+            ServingError: it took too much time or memory, or the process with it; or there is no
+                room for a process.
         """
         said, buffer = self._open(Modality.SPEECH, {"max_seconds": max_seconds}, data)
         return np.frombuffer(buffer, np.float32).reshape(said["shape"]), said["rate"]
@@ -132,7 +134,12 @@ class Openers:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-            opener = Opener()
+            try:
+                opener = Opener()
+            except OSError as error:
+                logger.error("a process that opens media cannot be started: %s", error.strerror)
+                message = "the server has no room for another process that opens media"
+                raise ServingError(503, "overloaded", message, retry_after=1) from None
             self._all.add(opener)
             return opener
 

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import functools
 import json
+import logging
 import operator
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -55,6 +56,8 @@ OLD = timedelta(minutes=10)
 ALIKE = 0.999
 """Cosine of the signatures of what is taken for one model; another device rounds otherwise."""
 KEY = b"trimodal"
+logger = logging.getLogger(__name__)
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _KINDS = {"string": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
 
@@ -151,7 +154,7 @@ class Indexes:
         """Make an empty index.
 
         Raises:
-            ServingError: there is one of this name, or there are too many.
+            ServingError: there is one of this name, or there are too many; or the disk is full.
         """
         check_name(name)
         async with self._lock:
@@ -162,7 +165,12 @@ class Indexes:
                 raise ServingError(
                     409, "too_many_indexes", f"there are {MOST_INDEXES} indexes, which is the limit"
                 )
-            table = await self._connection.create_table(name, schema=_schema(description))
+            try:
+                async with _writing():
+                    table = await self._connection.create_table(name, schema=_schema(description))
+            except ServingError:
+                await self._connection.drop_table(name, ignore_missing=True)  # what there is of it
+                raise
             self._open[name] = Index(table, description, self._admission)
         return self._open[name]
 
@@ -251,14 +259,16 @@ class Index:
         """Add items, in the place of those that have their ids.
 
         Raises:
-            ServingError: there would be too many, and none is added; or no room for the work.
+            ServingError: there would be too many, and none is added; or no room for the work, or on
+                the disk.
         """
         data = await asyncio.to_thread(_rows, items, self._description)
         async with self._work(len(items)), self._lock:
             await self._check_room(items)
             merge = self._table.merge_insert("id").when_matched_update_all()
-            await merge.when_not_matched_insert_all().execute(data)
-            await self._written()
+            async with _writing():
+                await merge.when_not_matched_insert_all().execute(data)
+                await self._written()
 
     async def _check_room(self, items: Sequence[Item]) -> None:
         room = MOST_ITEMS - await self.count()
@@ -271,12 +281,17 @@ class Index:
             raise ServingError(409, "too_many_items", message)
 
     async def delete(self, condition: Condition) -> int:
-        """Delete what a condition is true of; returns how many items that were."""
+        """Delete what a condition is true of; returns how many items that were.
+
+        Raises:
+            ServingError: no room for the work, or on the disk.
+        """
         async with self._work(), self._lock:
             before = await self.count()
-            await self._table.delete(_expression(condition))
-            number = before - await self.count()
-            await self._written()
+            async with _writing():
+                await self._table.delete(_expression(condition))
+                number = before - await self.count()
+                await self._written()
         return number
 
     async def _written(self) -> None:
@@ -314,6 +329,17 @@ class Index:
         vector = np.asarray(row["vector"], np.float32)
         payload = None if row["payload"] is None else json.loads(row["payload"])
         return Item(row["id"], vector, row["modality"], metadata, payload)
+
+
+@asynccontextmanager
+async def _writing() -> AsyncIterator[None]:
+    """Changes of an index, each of which is made as a whole or not at all."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        logger.error("an index cannot be written", exc_info=error)
+        message = "the folder of the indexes cannot be written at the moment"
+        raise ServingError(503, "indexes_not_writable", message, retry_after=10) from None
 
 
 def _schema(description: Description) -> "pyarrow.Schema":

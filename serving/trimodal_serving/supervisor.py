@@ -97,6 +97,9 @@ class Supervisor:
             child, link, reading, said = await self._begin()
         except NurseryLostError:
             raise StoppedError("the process of the model ended while it started") from None
+        except OSError as error:
+            message = f"the process of the model cannot be started: {error.strerror}"
+            raise StoppedError(message) from error
         self._link, self._was_ready = link, True
         self._watching = asyncio.create_task(self._watch(child, link, reading))
         return said
@@ -165,6 +168,8 @@ class Supervisor:
                 logger.error("the nursery ended, another is started")
             except TrimodalError as error:
                 logger.error("the model cannot be loaded again: %s", error)
+            except OSError as error:
+                logger.error("no process can be started: %s", error.strerror)
             else:
                 return child, link, reading
             pause = min(LONGEST_PAUSE, 2 * pause + 0.1)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE_ROOTS = ("src", "kernels", "serving")
-PYTHON_ROOTS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples")
+PYTHON_ROOTS = (*SOURCE_ROOTS, "tests", "benchmarks", "deploy", "examples")
 GENERATED = {".git", ".venv", "runs", "data", "dist"}
 CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".ruff_cache", ".import_linter_cache"}
 
@@ -37,7 +37,7 @@ def files() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def python_files(files: list[Path]) -> list[Path]:
-    """Every module of the project: packages, tests, benchmarks and examples."""
+    """Every module of the project: packages, tests, benchmarks, deployment and examples."""
     return [
         path
         for path in files

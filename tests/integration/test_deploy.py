@@ -4,12 +4,18 @@ import argparse
 import json
 import re
 import subprocess
-from importlib.metadata import distributions
+import sysconfig
+from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from prometheus_client.parser import text_string_to_metric_families
 
 from trimodal_serving.command import COMMAND, DRAIN_SECONDS
@@ -17,12 +23,13 @@ from trimodal_serving.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+HADOLINT = Path(sysconfig.get_path("scripts")) / "hadolint"
 
 
 @pytest.fixture(scope="module")
 def pod() -> dict[str, Any]:
     tree = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
-    assert (tree["apiVersion"], tree["kind"]) == ("apps/v1", "Deployment")
     template = tree["spec"]["template"]
     assert tree["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
     return template["spec"]
@@ -32,6 +39,33 @@ def served(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(exit_on_error=False)
     COMMAND.configure(parser)
     return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifests_are_of_the_schemas_of_kubernetes(path: Path, version: str) -> None:
+    for tree in yaml.safe_load_all(path.read_text()):
+        assert kubernetes_validate.validate(tree, version, strict=True) == version
+
+
+def test_what_a_schema_does_not_know_is_refused() -> None:
+    (tree,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
+    tree["spec"]["template"]["spec"]["containers"][0]["livenessprobe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="livenessprobe"):
+        kubernetes_validate.validate(tree, "1.37", strict=True)
+
+
+def hadolint(text: str) -> tuple[int, str]:
+    result = subprocess.run([HADOLINT, "-"], input=text, capture_output=True, text=True)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert hadolint(text) == (0, "")
+    code, problems = hadolint(re.sub(r"python:\S+", "python", text))
+    assert code == 1
+    assert "DL3006" in problems
 
 
 def test_the_arguments_are_the_server_s(pod: dict[str, Any]) -> None:
@@ -92,13 +126,36 @@ def test_the_dashboard_shows_series_that_there_are() -> None:
     assert {name for name in known if not name.endswith("_created")} <= shown
 
 
-@pytest.mark.slow
-def test_the_bill_of_materials_has_what_is_installed() -> None:
-    subprocess.run(["make", "-C", ROOT, "sbom"], check=True, capture_output=True)
-    tree = json.loads((ROOT / "dist" / "sbom.json").read_text())
-    assert tree["bomFormat"] == "CycloneDX"
-    assert tree["metadata"]["component"]["name"] == "trimodal"
-    listed = {one["name"].lower(): one["version"] for one in tree["components"]}
-    for one in distributions():
-        if one.name != "trimodal":
-            assert listed[one.name.lower()] == one.version
+def pins(name: str) -> dict[tuple[str, str], tuple[str, set[str]]]:
+    """Markers and hashes of a list in requirements/, by name and version."""
+    text = (ROOT / "requirements" / name).read_text()
+    found = {}
+    for block in re.split(r"\n(?=\S)", text.replace("\\\n", "")):
+        pin = re.match(r"([\w.-]+)==(\S+)(?: ; (.*?))? +--hash", block)
+        assert pin is not None, block
+        hashes = set(re.findall(r"--hash=(sha256:\w+)", block))
+        found[pin[1], pin[2]] = (pin[3] or "", hashes)
+    return found
+
+
+def needed(name: str, extras: Sequence[str], seen: dict[str, set[str]]) -> None:
+    """Put what an installed distribution needs here, itself included, into `seen`."""
+    new = {"", *extras} - seen.setdefault(canonicalize_name(name), set())
+    seen[canonicalize_name(name)] |= new
+    for line in distribution(name).requires or () if new else ():
+        one = Requirement(line)
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in new):
+            needed(one.name, sorted(one.extras), seen)
+
+
+def test_the_image_holds_what_serving_needs_as_it_is_locked() -> None:
+    assert "-r requirements/serving.txt" in (DEPLOY / "Dockerfile").read_text()
+    image, lock = pins("serving.txt"), pins("lock.txt")
+    for pin, (_, hashes) in image.items():
+        assert lock[pin][1] == hashes
+    seen: dict[str, set[str]] = {}
+    needed("trimodal", ["serving"], seen)
+    here = {
+        name for (name, _), (marker, _) in image.items() if not marker or Marker(marker).evaluate()
+    }
+    assert here == set(seen) - {"trimodal"}

@@ -3,10 +3,14 @@
 Bodies and media that are bad by themselves are in test_app.py, heads in test_connection.py.
 """
 
+import base64
+import contextlib
 import http.client
+import io
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,11 @@ from urllib.parse import quote_from_bytes, urlsplit
 import httpx
 import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
-from trimodal.models import TrimodalModel
+from trimodal.models import TrimodalModel, cut
+from trimodal.testing import assert_close
 from trimodal_serving.access import Access
 from trimodal_serving.engine import Engine
 from trimodal_serving.keys import SCOPES, KeyFile
@@ -81,6 +88,18 @@ def served(base_url: str) -> Iterator[str]:
         b"x-folded:\r\n b\r\n",
         b" x-folded: a\r\n",
         b"host: localhost\r\n .evil.org\r\n",
+        b"host: evil.org\r\n",
+        b"content-length: %d\r\ncontent-length: %d\r\n" % (len(CHUNKS), len(CHUNKS)),
+        b"content-length: %d\r\ncontent-length: 0\r\n" % len(CHUNKS),
+        b"content-length: -0\r\n",
+        b"content-length: 5 5\r\n",
+        b"content-length:\r\n",
+        b"content-length: 99999999999999999999\r\n",
+        b"x: y\ncontent-length: 5\r\n",
+        b"x: y\rcontent-length: 5\r\n",
+        b"x y: z\r\n",
+        b"x: \x00\r\n",
+        b"\n",
     ],
     ids=str,
 )
@@ -89,6 +108,79 @@ def test_a_body_whose_end_is_in_doubt_is_not_read(served: str, head: bytes) -> N
     assert received.startswith(b"HTTP/1.1 400 ")
     assert b'"code": "bad_http"' in received
     assert received.count(b"HTTP/1.1 ") == 1, "what stands behind it is no request"
+
+
+SIZE = b"%x" % len(BODY)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        SIZE + b"\n" + BODY + b"\r\n0\r\n\r\n",
+        SIZE + b"\r" + BODY + b"\r\n0\r\n\r\n",
+        SIZE + b"\r\n" + BODY + b"\n0\r\n\r\n",
+        SIZE + b"\r\n" + BODY + b"\r\n0\n\r\n",
+        SIZE + b"\r\n" + BODY + b"\r\n0\r\n\n",
+        SIZE + b";a\nGET /livez\r\n" + BODY + b"\r\n0\r\n\r\n",
+        SIZE + b';a="\r\n"\r\n' + BODY + b"\r\n0\r\n\r\n",
+        SIZE + b";a\0\r\n" + BODY + b"\r\n0\r\n\r\n",
+        SIZE + b" \r\n" + BODY + b"\r\n0\r\n\r\n",
+        b" " + CHUNKS,
+        b"+" + CHUNKS,
+        b"-" + CHUNKS,
+        b"0x" + CHUNKS,
+        b"1" + b"0" * 14 + CHUNKS,
+        b"5\r\n" + BODY + b"\r\n0\r\n\r\n",
+        CHUNKS[:-2] + b"content-length: 5\r\n\r\n",
+        CHUNKS[:-2] + b"transfer-encoding: chunked\r\n\r\n",
+        CHUNKS[:-2] + b"x: a\nb: c\r\n\r\n",
+    ],
+    ids=str,
+)
+def test_a_chunk_whose_end_is_in_doubt_is_not_read(served: str, chunks: bytes) -> None:
+    received = exchanged(served, POST + b"transfer-encoding: chunked\r\n\r\n" + chunks + NEXT)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b'"code": "bad_http"' in received
+    assert received.count(b"HTTP/1.1 ") == 1, "what stands behind it is no request"
+
+
+def test_what_a_chunk_says_besides_is_passed_over(served: str) -> None:
+    chunks = SIZE + b';a=b;c="d"\r\n' + BODY + b"\r\n0\r\n\r\n"
+    received = exchanged(served, POST + b"transfer-encoding: chunked\r\n\r\n" + chunks + NEXT)
+    assert received.count(b"HTTP/1.1 200 ") == 2
+
+
+UPGRADE = b"connection: upgrade\r\nupgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    "length", [b"content-length: %d\r\n" % len(NEXT), b"transfer-encoding: chunked\r\n"], ids=str
+)
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+def test_a_body_behind_another_protocol_is_no_request(
+    served: str, length: bytes, pause: float
+) -> None:
+    address, received = urlsplit(served), b""
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(POST + UPGRADE + length + b"\r\n")
+        time.sleep(pause)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(NEXT)
+            while chunk := connection.recv(65_536):
+                received += chunk
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"must have no body" in received
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_request_for_another_protocol_is_answered_in_this_one_and_is_the_last(
+    served: str,
+) -> None:
+    head = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE + b"\r\n"
+    received = exchanged(served, head + NEXT)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in received
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"CHUNKED", b"\tchunked"])
@@ -235,3 +327,51 @@ def test_json_that_is_nested_without_end_is_refused(served: str, body: bytes) ->
     head = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
     status, tree = answer_of(served, POST + head + body)
     assert (status, tree["error"]["code"]) == (400, "bad_json")
+
+
+def vector_of(answer: httpx.Response) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    return np.array(answer.json()["data"][0]["embedding"], np.float32)
+
+
+def made(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def recorded(samples: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, 16_000, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def test_what_looks_alike_is_not_taken_for_the_same(base_url: str, model: TrimodalModel) -> None:
+    """Pictures of one size and sounds of one length, over and over, whole and cut."""
+    draw = np.random.default_rng(0)
+    pictures = [made(draw.integers(0, 256, (7, 9, 3), dtype=np.uint8)) for _ in range(4)]
+    sounds = [recorded(draw.uniform(-0.5, 0.5, 4000)) for _ in range(4)]
+    expected = {
+        "image": [model.embed(image=[file])["image"] for file in pictures],
+        "speech": [model.embed(speech=[file])["speech"] for file in sounds],
+    }
+    cases = [
+        (kind, file, row, dimensions)
+        for kind, files in (("image", pictures), ("speech", sounds))
+        for dimensions in (16, 8, 16)
+        for file, row in zip(files, expected[kind], strict=True)
+    ]
+    with httpx.Client(base_url=base_url, timeout=30) as client:
+        for kind, file, row, dimensions in cases:
+            tree = {"model": "tiny", "input": [base64.b64encode(file).decode()]}
+            tree |= {"modality": kind, "dimensions": dimensions}
+            found = vector_of(client.post("/v1/embeddings", json=tree))
+            assert_close(found, cut(row, dimensions)[0], "served-vs-offline")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (65_500, 1, 3), (1, 65_500, 3)], ids=str)
+def test_a_picture_of_any_shape_is_taken(served: str, shape: tuple[int, ...]) -> None:
+    file = base64.b64encode(made(np.zeros(shape, np.uint8))).decode()
+    tree = {"model": "tiny", "input": [file], "modality": "image"}
+    answer = httpx.post(f"{served}/v1/embeddings", json=tree, timeout=30)
+    assert np.isfinite(vector_of(answer)).all()

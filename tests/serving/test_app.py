@@ -363,6 +363,16 @@ def test_a_failure_of_the_model_is_logged_and_not_sent_again(
     assert ask(troubled, "red").status_code == 200
 
 
+def test_what_fails_every_time_is_sent_once(troubled: httpx.Client, scripted: Any) -> None:
+    scripted.raises = lambda _: True
+    with openai.OpenAI(base_url=f"{troubled.base_url}/v1", api_key="none") as client:
+        assert client.max_retries > 0
+        with pytest.raises(openai.InternalServerError):
+            client.embeddings.create(model="tiny", input="red")
+    series = troubled.get("/metrics").text
+    assert 'trimodal_requests_total{code="500",route="/v1/embeddings"} 1.0' in series
+
+
 def test_a_failure_of_the_processor_is_logged(
     client: httpx.Client,
     model: TrimodalModel,

@@ -1,11 +1,16 @@
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from trimodal_serving import deadline as module
 from trimodal_serving.deadline import Deadline
 from trimodal_serving.errors import ServingError
+
+CLOCK = re.compile(r"time\.time\(|\.now\(|utcnow\(|\.today\(")
 
 
 class Body:
@@ -55,3 +60,10 @@ def test_time_counts_from_the_head() -> None:
     assert left is not None
     assert 0 < left <= 5
     assert Deadline(None, 0.0).left is None
+
+
+def test_nothing_waits_by_the_clock_of_the_day() -> None:
+    """It jumps; answers and logs are dated by it, and keys expire by it."""
+    sources = Path(module.__file__).parent.rglob("*.py")
+    found = {path.name for path in sources if CLOCK.search(path.read_text(encoding="utf-8"))}
+    assert found == {"access.py", "app.py", "chat.py", "keys.py", "ledger.py", "pictures.py"}

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import select
-import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -50,26 +49,50 @@ def test_it_forks_and_takes_its_children_along(model_folder: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_lasting_one_is_started_again_for_all_that_lost_it(model_folder: Path) -> None:
+class Mortal:
+    """A nursery that may be lost; a real one is in `test_remote.py`."""
+
+    def __init__(self) -> None:
+        self.lost = self.closed = False
+
+    async def spawn(self, _: Setting) -> "Mortal":
+        await asyncio.sleep(0)
+        if self.lost or self.closed:
+            raise NurseryLostError
+        return self
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_a_lasting_one_is_started_again_for_all_that_lost_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[Mortal] = []
+
+    async def start() -> Mortal:
+        started.append(Mortal())
+        await asyncio.sleep(0)
+        return started[-1]
+
+    monkeypatch.setattr(Nursery, "start", start)
+
     async def main() -> None:
-        lasting = LastingNursery()
-        setting = Setting(str(model_folder))
-        children = [await lasting.spawn(setting)]
-        lost = lasting._nursery
-        assert lost is not None
-        os.kill(lost._process.pid, signal.SIGKILL)
-        with pytest.raises(NurseryLostError):
-            await lasting.spawn(setting)
-        both = await asyncio.gather(lasting.spawn(setting), lasting.spawn(setting))
-        children += both
-        assert lasting._nursery is not lost
+        lasting, setting = LastingNursery(), Setting("model")
+        assert await lasting.spawn(setting) is await lasting.spawn(setting)
+        started[0].lost = True
+        lost = await asyncio.gather(
+            lasting.spawn(setting), lasting.spawn(setting), return_exceptions=True
+        )
+        assert [type(error) for error in lost] == [NurseryLostError] * 2
+        assert started[0].closed
+        one, other = await asyncio.gather(lasting.spawn(setting), lasting.spawn(setting))
+        assert one is other is started[1]
         await lasting.close()
-        for child in children:
-            child.kill()
-            assert await asyncio.to_thread(ended, child)
-            child.release()
+        assert started[1].closed
         with pytest.raises(NurseryLostError):
             await lasting.spawn(setting)
+        assert len(started) == 2
 
     asyncio.run(main())
 

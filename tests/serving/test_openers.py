@@ -1,5 +1,6 @@
 """Files that crash, hang or swell what opens them do so in a process of their own."""
 
+import errno
 import io
 import os
 import signal
@@ -117,11 +118,13 @@ def _png(width: int, height: int, colour_type: int) -> bytes:
     row = bytes(1 + width * channels)
     data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
-    )
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    checksum = zlib.crc32(name + body)
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum)
 
 
 def test_a_file_that_needs_too_much_memory_is_refused(openers: Openers, png: bytes) -> None:
@@ -132,9 +135,37 @@ def test_a_file_that_needs_too_much_memory_is_refused(openers: Openers, png: byt
     assert openers.picture(png, 63).shape == (7, 9, 3)
 
 
+@pytest.mark.parametrize("name", [b"iTXt", b"zTXt", b"iCCP"])
+def test_what_is_packed_beside_the_pixels_does_not_grow(
+    openers: Openers, png: bytes, name: bytes
+) -> None:
+    begin = b"a\0\1\0\0\0" if name == b"iTXt" else b"a\0\0"
+    packed = _chunk(name, begin + zlib.compress(bytes(100_000_000)))
+    with pytest.raises(DataError, match="truncated or corrupt"):
+        openers.picture(png[:33] + packed + png[33:], 63)
+    (child,) = children(openers)
+    assert openers.picture(png, 63).shape == (7, 9, 3)
+    assert children(openers) == [child], "it was no harm"
+
+
 def test_the_largest_picture_that_is_allowed_fits(openers: Openers) -> None:
     """Transparent, so that it is in memory several times."""
     assert openers.picture(_png(8_000, 5_000, 6), 40_000_000).shape == (5_000, 8_000, 3)
+
+
+def test_without_room_for_a_process_a_file_is_not_at_fault(
+    openers: Openers, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.subprocess, "Popen", full)
+        with pytest.raises(ServingError, match="no room") as caught:
+            openers.picture(png, 63)
+    error = caught.value
+    assert (error.status, error.code, error.retry_after) == (503, "overloaded", 1)
+    assert openers.picture(png, 63).shape == (7, 9, 3)
 
 
 def test_a_process_is_replaced_after_some_files(

@@ -1,15 +1,19 @@
 """A real process with the model, which is killed, stopped and left to hang."""
 
 import asyncio
+import base64
+import io
 import os
+import resource
 import signal
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from trimodal.batch import Modality
 from trimodal.errors import StorageError
@@ -168,6 +172,55 @@ def test_a_process_that_hangs_is_replaced(
             await until_ready(engine)
             assert worker_of(engine) != pid
             assert len(await engine.embed(RED)) == 1
+
+    loop.run(main())
+
+
+@contextmanager
+def limited(pid: int, kind: int, limit: int) -> Iterator[None]:
+    """A process that gets no more of something for a while."""
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (limit, before[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, kind, before)
+
+
+def picture(size: int) -> list[Input]:
+    stream = io.BytesIO()
+    Image.new("RGB", (size, size), "red").save(stream, "PNG")
+    return parse_inputs([{"image": base64.b64encode(stream.getvalue()).decode()}])
+
+
+async def a_process_without_descriptors_opens_no_files(engine: RemoteEngine) -> None:
+    with limited(worker_of(engine), resource.RLIMIT_NOFILE, 3):
+        error = await refusal(engine.embed(picture(8)))
+        assert (error.status, error.code, error.param) == (503, "overloaded", "input[0]")
+        assert len(await engine.embed(RED)) == 1
+    assert len(await engine.embed(picture(8))) == 1
+
+
+async def a_process_without_memory_answers_what_fits(engine: RemoteEngine) -> None:
+    pid = worker_of(engine)
+    size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    with limited(pid, resource.RLIMIT_AS, size + (1 << 20)):
+        error = await refusal(engine.embed(picture(2000) * 4))
+        assert error.code in ("internal", "worker_restarting")
+        await until_ready(engine)
+        assert len(await engine.embed(RED)) == 1
+    assert len(await engine.embed(picture(2000) * 4)) == 4
+
+
+def test_a_process_with_too_little_is_well_again_with_more(
+    model_folder: Path, loop: asyncio.Runner, nursery: LastingNursery
+) -> None:
+    async def main() -> None:
+        async with running(model_folder, nursery) as (engine, _):
+            await a_process_without_descriptors_opens_no_files(engine)
+            await a_process_without_memory_answers_what_fits(engine)
+            assert engine.admission.idle
 
     loop.run(main())
 

@@ -1,6 +1,8 @@
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+import resource
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,42 @@ def test_writes_at_once_are_all_kept(tmp_path: Path) -> None:
         assert await index.count() == 56
 
     run(tmp_path, work)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing can be written to files, as if there were no room for it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_refuses_changes_and_leaves_what_there_was(tmp_path: Path) -> None:
+    async def refused(work: Awaitable[Any]) -> None:
+        with pytest.raises(ServingError) as caught:
+            await work
+        error = caught.value
+        assert (error.status, error.code, error.retry_after) == (503, "indexes_not_writable", 10)
+
+    async def main() -> None:
+        indexes = await Indexes.open(tmp_path)
+        description = Description(FIELDS, 8, SIGNATURE)
+        with full_disk():
+            await refused(indexes.create("things", description))
+        assert await indexes.names() == []
+        index = await indexes.create("things", description)
+        await index.upsert([item(0)])
+        with full_disk():
+            await refused(index.upsert([item(1)]))
+            await refused(index.delete(parse_filter({"id": "item-0"}, {})))
+            assert [found.item.id for found in await index.search(VECTORS[0], 9)] == ["item-0"]
+        await index.upsert([item(1)])
+        assert await index.count() == 2
+
+    asyncio.run(main())
 
 
 def test_an_index_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

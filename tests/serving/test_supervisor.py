@@ -1,6 +1,8 @@
 """The supervisor over backends that are tasks of this process."""
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -38,6 +40,7 @@ class Nursery:
         self.children: list[Child] = []
         self.started = 0
         self.lost = False
+        self.is_full = False
 
     async def start(self) -> "Nursery":
         self.started += 1
@@ -47,6 +50,8 @@ class Nursery:
     async def spawn(self, _: Setting) -> Child:
         if self.lost:
             raise NurseryLostError
+        if self.is_full:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         ours, theirs = socket.socketpair()
         backend = Backend(await Channel.open(theirs), self.load, 16_384)
         child = Child(await Channel.open(ours), asyncio.create_task(backend.run()))
@@ -180,11 +185,31 @@ def test_a_first_process_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(NumericError, match="its weights are broken"):
                 await supervisor.start()
             nursery.lost = True
-            with pytest.raises(StoppedError, match="ended while it started") as caught:
+            with pytest.raises(StoppedError, match="ended while it started"):
+                await supervisor.start()
+            nursery.lost, nursery.is_full = False, True
+            with pytest.raises(StoppedError, match="cannot be started: Too many") as caught:
                 await supervisor.start()
             return caught.value
 
     assert asyncio.run(main()).exit_code == 75
+
+
+def test_a_process_is_started_once_there_is_room_for_it(
+    monkeypatch: pytest.MonkeyPatch, model: TrimodalModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with supervised(monkeypatch, lambda: model) as (supervisor, nursery, _):
+            await supervisor.start()
+            nursery.is_full = True
+            nursery.children[-1].kill()
+            await until(lambda: "no process can be started: Too many open files" in caplog.text)
+            assert code(supervisor) == "worker_restarting"
+            nursery.is_full = False
+            await until(lambda: code(supervisor) is None)
+            assert len(nursery.children) == 2
+
+    asyncio.run(main())
 
 
 def test_a_later_process_that_fails_is_tried_again(

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from trimodal.batch import Sample
 from trimodal.models import TrimodalModel
@@ -32,6 +33,23 @@ def test_only_samples_that_raise_fail(
     scripted.raises = lambda sample: sample.id in bad
     results = Worker(scripted, 16_384)([text_sample(word) for word in WORDS])
     assert codes(results) == ["internal" if word in bad else None for word in WORDS]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("CUDA error")], ids=type
+)
+def test_memory_or_a_device_that_fails_is_an_error_and_no_vector(
+    model: TrimodalModel, text_sample: MakeSample, error: Exception
+) -> None:
+    class Failing:
+        processor, architecture, config = model.processor, model.architecture, model.config
+
+        def embed_samples(self, samples: Any, token_budget: int = 0) -> dict[str, np.ndarray]:
+            raise error
+
+    (result,) = Worker(Failing(), 16_384)([text_sample("red")])
+    assert isinstance(result, ServingError)
+    assert (result.code, result.__cause__) == ("internal", error)
 
 
 def test_halving_needs_few_batches(scripted: Any, text_sample: MakeSample) -> None:
