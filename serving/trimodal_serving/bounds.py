@@ -6,6 +6,7 @@ BOUNDS["/v1/search"]["k"]["maximum"]
 from collections.abc import Mapping
 from typing import Any
 
+from trimodal.config import SCHEDULES
 from trimodal_serving.indexing import MAX_FIELDS
 from trimodal_serving.inputs import MAX_INPUTS, MAX_MEDIA
 from trimodal_serving.kserve import TENSORS
@@ -49,6 +50,7 @@ def _whole(low: int, high: int) -> dict[str, Any]:
 _DECODING = {
     "guidance": _number(0, MAX_GUIDANCE),
     "steps": _whole(1, MAX_STEPS),
+    "schedule": {"type": "string", "enum": list(SCHEDULES)},
     "choice_temperature": _number(0, MAX_GUIDANCE),
 }
 _DRAWN = _DECODING | {

@@ -46,6 +46,8 @@ def beyond(operation: Operation, name: str, kind: str, bounds: dict[str, Any]) -
         yield ""
     if "maxLength" in bounds:
         yield "a" * (bounds["maxLength"] + 1)
+    if "enum" in bounds:
+        yield f"not {bounds['enum'][0]}"
     if "pattern" in bounds:
         yield from ("A", "-a", "a.b")
     if "minItems" in bounds:
