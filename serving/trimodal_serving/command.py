@@ -118,9 +118,6 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     models = _named(options.models, options.name)
     with _listen(options.host, options.port) as listener:
-        for folder in models.values():
-            if not (Path(folder) / "config.json").is_file():  # said at once, not after the imports
-                raise StorageError(f"{folder} is not a model folder: it has no config.json")
         return _serve(options, models, listener)
 
 
@@ -178,6 +175,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: socket.socket) -> int:
+    for folder in models.values():
+        if not (Path(folder) / "config.json").is_file():  # said now, not after all was imported
+            raise StorageError(f"{folder} is not a model folder: it has no config.json")
+
     from trimodal_serving.backend import Setting
     from trimodal_serving.hosting import Hosting, build_app
 
