@@ -117,7 +117,10 @@ def version_of(name: str, path: Path) -> str | None:
     if name not in ASKED:
         return None
     symbol, read = ASKED[name]
-    function = getattr(ctypes.CDLL(str(path)), symbol, None)
+    try:
+        function = getattr(ctypes.CDLL(str(path)), symbol, None)
+    except OSError:  # it needs another library, or another machine
+        return None
     return None if function is None else read(function)
 
 

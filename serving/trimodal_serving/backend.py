@@ -30,6 +30,9 @@ from trimodal_serving.worker import Embedder
 BEAT_SECONDS = 0.25
 COST_SECONDS = 0.02
 """After which the server is told what a request costs, if it is not answered by then."""
+HELD_IN_FULL = ("embed", "encode", "decode")
+"""Requests for which the server holds the most that they can cost before it is told anything. Of
+others it knows the least, and is told at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +90,14 @@ async def _serve(sock: socket.socket, setting: Setting) -> None:
 
 
 class Cost:
-    """What a request costs, told only if it takes longer than `COST_SECONDS`.
+    """What a request costs, told only if it takes longer than some seconds.
 
     The most it can cost is known at once, and soon what it does; each word wakes the server.
     """
 
-    def __init__(self, channel: Channel, number: int) -> None:
+    def __init__(self, channel: Channel, number: int, seconds: float) -> None:
         self._channel = channel
+        self._seconds = seconds
         self._tree: Tree = {"kind": "cost", "number": number}
         self._timer: asyncio.TimerHandle | None = None
         self._told = False
@@ -101,11 +105,10 @@ class Cost:
     def known(self, tokens: int) -> None:
         """Tell this, at once or soon, and nothing that was known before."""
         self._tree["tokens"] = tokens
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(COST_SECONDS, self._tell)
-        elif self._told:
+        if self._told or not self._seconds:
             self._tell()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._tell)
 
     def _tell(self) -> None:
         self._told = True
@@ -194,7 +197,7 @@ class Backend:
         task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
     async def _answer(self, kind: str, number: int, tree: Tree, opened: Opened) -> None:
-        cost = Cost(self._channel, number)
+        cost = Cost(self._channel, number, COST_SECONDS if kind in HELD_IN_FULL else 0.0)
         caller = Caller(tree["tenant"], priority=tree["priority"], on_cost=cost.known)
         parcel = Parcel()
         result: Tree = {"kind": "result", "number": number}

@@ -5,6 +5,7 @@ trimodal serve runs/demo/model --port 8000
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
@@ -174,10 +175,18 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host} port {port}: {problem}{hint}") from error
 
 
+def _check_folder(folder: str) -> None:
+    try:
+        (Path(folder) / "config.json").read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"{folder} is not a model folder: it has no readable config.json"
+        ) from error
+
+
 def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: socket.socket) -> int:
-    for folder in models.values():
-        if not (Path(folder) / "config.json").is_file():  # said now, not after all was imported
-            raise StorageError(f"{folder} is not a model folder: it has no config.json")
+    for folder in models.values():  # said now, not after all was imported
+        _check_folder(folder)
 
     from trimodal_serving.backend import Setting
     from trimodal_serving.hosting import Hosting, build_app
@@ -213,7 +222,8 @@ def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: soc
 
     log_to_stderr()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection needs a descriptor
+    with contextlib.suppress(OSError, ValueError):  # each connection needs a descriptor
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server = http_server(build_app(hosting, on_started))
     gc.collect()
     gc.freeze()  # the collector need not look at what was imported while somebody waits

@@ -20,8 +20,10 @@ WRITE_SECONDS = 60.0
 """In which a client has to take something of an answer that waits for it."""
 PIPELINED = 16
 """Requests of one connection that wait for the answer to another."""
-SPARE_FILES = 128
+SPARE_FILES = 512
 """Descriptors that connections leave for everything else, or half of all if there are few."""
+MOST_CONNECTIONS = 16_384
+"""However many descriptors there are; each connection takes memory, too."""
 _BODY = {b"content-length", b"transfer-encoding"}
 
 
@@ -110,6 +112,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins; called by the parser, as are those below."""
         self._in_head = self._in_message = True
+        self._upgrades = False
         self._head_bytes = 0
         super().on_message_begin()
 
@@ -148,11 +151,10 @@ class BoundedConnection(HttpToolsProtocol):
         """
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests at once")
-        names = [name for name, _ in self.headers]
-        if names.count(b"host") > 1:
+        if sum(name == b"host" for name, _ in self.headers) > 1:
             raise ValueError("more than one host")
         self._upgrades = self.parser is not None and self.parser.should_upgrade()
-        if self._upgrades and not _BODY.isdisjoint(names):
+        if self._upgrades and any(name in _BODY and value != b"0" for name, value in self.headers):
             raise ValueError("a body that would be read as the next request")
         self._in_head = False
         self._progress = True
@@ -216,4 +218,4 @@ def _head_too_large() -> ServingError:
 
 def _most_connections() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit - min(SPARE_FILES, limit // 2)
+    return min(MOST_CONNECTIONS, limit - min(SPARE_FILES, limit // 2))

@@ -89,7 +89,10 @@ class Guard:
                 if self._door is not None and scope["method"] == "POST":
                     self._door()
                 keeps = False
-                inner = {**scope, "request_id": visit.request_id, "visit": visit}
+                # words of the client's, which telemetry would pass on
+                told = [one for one in scope["headers"] if one[0] != b"tracestate"]
+                inner = {**scope, "headers": told}
+                inner |= {"request_id": visit.request_id, "visit": visit}
                 await self._serve(inner, headers, receive, answer, caller)
         except ServingError as error:
             await answer.refuse(error, receive, keeps=keeps)

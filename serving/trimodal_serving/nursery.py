@@ -112,6 +112,10 @@ class Nursery:
                     raise NurseryLostError from None
             try:
                 tree, handles = await asyncio.to_thread(self._receive)
+            except RuntimeError:  # no thread; its answer would be taken for that to the next one
+                ours.close()
+                self._process.kill()
+                raise NurseryLostError from None
             except NurseryLostError:
                 ours.close()
                 raise

@@ -13,7 +13,7 @@ import logging
 import operator
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -169,7 +169,8 @@ class Indexes:
                 async with _writing():
                     table = await self._connection.create_table(name, schema=_schema(description))
             except ServingError:
-                await self._connection.drop_table(name, ignore_missing=True)  # what there is of it
+                with suppress(OSError, RuntimeError):  # what there is of it
+                    await self._connection.drop_table(name, ignore_missing=True)
                 raise
             self._open[name] = Index(table, description, self._admission)
         return self._open[name]
@@ -268,7 +269,7 @@ class Index:
             merge = self._table.merge_insert("id").when_matched_update_all()
             async with _writing():
                 await merge.when_not_matched_insert_all().execute(data)
-                await self._written()
+            await self._written()
 
     async def _check_room(self, items: Sequence[Item]) -> None:
         room = MOST_ITEMS - await self.count()
@@ -290,14 +291,17 @@ class Index:
             before = await self.count()
             async with _writing():
                 await self._table.delete(_expression(condition))
-                number = before - await self.count()
-                await self._written()
+            number = before - await self.count()
+            await self._written()
         return number
 
     async def _written(self) -> None:
         self._writes += 1
         if self._writes % COMPACT_EVERY == 0:
-            await self._table.optimize(cleanup_older_than=OLD)
+            try:
+                await self._table.optimize(cleanup_older_than=OLD)
+            except (OSError, RuntimeError) as error:  # what was written is there all the same
+                logger.error("an index cannot be compacted", exc_info=error)
 
     async def item(self, name: str) -> Item | None:
         """The item of an id."""

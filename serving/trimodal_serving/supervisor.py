@@ -170,6 +170,8 @@ class Supervisor:
                 logger.error("the model cannot be loaded again: %s", error)
             except OSError as error:
                 logger.error("no process can be started: %s", error.strerror)
+            except Exception:  # without threads, for one; there may be some again
+                logger.exception("no process can be started")
             else:
                 return child, link, reading
             pause = min(LONGEST_PAUSE, 2 * pause + 0.1)

@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, total: int | None, verb: str, shown: bool) -> None:
         """`total` is None if the number of rows is not known before they end."""
         self.total, self.verb = total, verb
-        self.done = 0
+        self.done = self._told = 0
         self._lines = shown and not sys.stderr.isatty()
         self._bar = tqdm(
             total=total, desc=verb, unit=" rows", leave=False, disable=not shown or self._lines
@@ -33,9 +33,13 @@ class Progress:
         self.done += rows
         self._bar.update(rows)
         if self._lines and (time.monotonic() >= self._next or self.done == self.total):
-            of = "" if self.total is None else f" of {self.total}"
-            print(f"{self.verb} {self.done}{of} rows", file=sys.stderr, flush=True)
-            self._next = time.monotonic() + SECONDS_A_LINE
+            self._tell()
+
+    def _tell(self) -> None:
+        of = "" if self.total is None else f" of {self.total}"
+        print(f"{self.verb} {self.done}{of} rows", file=sys.stderr, flush=True)
+        self._next = time.monotonic() + SECONDS_A_LINE
+        self._told = self.done
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows, counted one by one as they are taken."""
@@ -53,3 +57,5 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.close()
+        if error is None and self._lines and self.total is None and self._told < self.done:
+            self._tell()

@@ -91,25 +91,26 @@ def test_what_a_request_costs_is_told_unless_it_is_answered(
     asyncio.run(main())
 
 
-def test_of_what_was_known_the_last_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_what_was_known_the_last_is_told() -> None:
     class Sent(list[Any]):
         def send(self, tree: dict[str, Any]) -> None:
             self.append(dict(tree))
 
     async def main() -> None:
         sent = Sent()
-        monkeypatch.setattr(backend, "COST_SECONDS", 0.01)
-        cost = Cost(cast(Channel, sent), 7)
+        cost = Cost(cast(Channel, sent), 7, 0.01)
         for tokens in (100, 3):
             cost.known(tokens)
         await asyncio.sleep(0.05)
         cost.known(2)
         assert [one["tokens"] for one in sent] == [3, 2]
-        other = Cost(cast(Channel, sent), 8)
+        other = Cost(cast(Channel, sent), 8, 0.01)
         other.known(1)
         other.forget()
         await asyncio.sleep(0.05)
         assert len(sent) == 2
+        Cost(cast(Channel, sent), 9, 0.0).known(4)
+        assert sent[2:] == [{"kind": "cost", "number": 9, "tokens": 4}]
 
     asyncio.run(main())
 
@@ -123,6 +124,8 @@ def test_texts_come_piece_by_piece(model: TrimodalModel) -> None:
             tree = parcel.order(Order(item=item, to=Modality.TEXT, lang="zh"))
             channel.send({"kind": "stream", "number": 1, "order": tree, **WHOSE}, parcel.buffers)
             pieces = ""
+            first, _ = await heard(channel, "cost", "piece", "result")
+            assert first["kind"] == "cost", "of which the server has held next to nothing"
             while True:
                 said, buffers = await heard(channel, "piece", "result", "error")
                 if said["kind"] != "piece":

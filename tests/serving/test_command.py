@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -150,6 +150,12 @@ def workers(server: int) -> list[psutil.Process]:
     return [p for p in psutil.Process(server).children(recursive=True) if p.ppid() != server]
 
 
+def gone_or(act: Callable[[], None]) -> None:
+    """Do something to a process, unless it has ended by itself."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        act()
+
+
 def inside(client: httpx.Client, address: str) -> int:
     found = re.search(r"^trimodal_inflight (\d+)", client.get(f"{address}/metrics").text, re.M)
     assert found is not None
@@ -163,7 +169,7 @@ def stopped_with_requests_inside(client: httpx.Client, address: str) -> list[int
     with contextlib.ExitStack() as stack:
         for process in held:
             process.suspend()
-            stack.callback(process.resume)
+            stack.callback(gone_or, process.resume)
         clients = [socket.create_connection((host.hostname, host.port), 30) for _ in range(4)]
         for sock in clients:
             stack.enter_context(sock)
@@ -175,7 +181,7 @@ def stopped_with_requests_inside(client: httpx.Client, address: str) -> list[int
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.2)
         for process in held:
-            process.resume()
+            gone_or(process.resume)
         return [heard(sock).status for sock in clients]
 
 
@@ -263,7 +269,7 @@ def few_descriptors_are_shared_out(served: Served) -> None:
             answer = heard(sock)
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         for process in workers(served.pid):
-            process.kill()
+            gone_or(process.kill)
         served.until_well(crowd[0])
     resource.prlimit(served.pid, resource.RLIMIT_NOFILE, (most, most))
 
@@ -273,7 +279,7 @@ def without_descriptors_it_waits_for_some(served: Served, sock: socket.socket) -
     _, most = resource.prlimit(served.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(served.pid, resource.RLIMIT_NOFILE, (3, most))
     for process in workers(served.pid):
-        process.kill()
+        gone_or(process.kill)
     for _ in range(5):
         assert served.asked(sock) == 503
         time.sleep(0.2)

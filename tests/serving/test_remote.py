@@ -205,7 +205,7 @@ async def a_process_without_descriptors_opens_no_files(engine: RemoteEngine) -> 
 async def a_process_without_memory_answers_what_fits(engine: RemoteEngine) -> None:
     pid = worker_of(engine)
     size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    with limited(pid, resource.RLIMIT_AS, size + (1 << 20)):
+    with limited(pid, resource.RLIMIT_AS, size + (8 << 20)):
         error = await refusal(engine.embed(picture(2000) * 4))
         assert error.code in ("internal", "worker_restarting")
         await until_ready(engine)

@@ -23,6 +23,7 @@ from trimodal_serving.keys import SCOPES, KeyFile
 from trimodal_serving.spans import send_to
 
 WORD = "marzipan"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 """Stands wherever a client can put something."""
 
 
@@ -72,8 +73,7 @@ def test_a_request_has_a_span_with_its_route_and_its_status(
 ) -> None:
     body = {"model": "tiny", "input": "red"}
     assert client.post("/v1/embeddings", json=body).status_code == 200
-    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
-    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
     wrong = client.post("/v1/embeddings", json={"input": "red", "x": 1}, headers=headers)
     assert wrong.status_code == 400
     good, bad = exporter.get_finished_spans()
@@ -84,7 +84,7 @@ def test_a_request_has_a_span_with_its_route_and_its_status(
     assert told(good)["http.response.status_code"] == 200
     assert told(bad)["http.response.status_code"] == 400
     assert bad.context is not None
-    assert f"{bad.context.trace_id:032x}" == trace_id
+    assert f"{bad.context.trace_id:032x}" == TRACE
 
 
 def test_what_is_refused_at_the_door_has_none(
@@ -102,8 +102,9 @@ def test_a_span_holds_nothing_that_was_sent(
     item = {"id": WORD, "input": WORD, "metadata": {WORD: WORD}, "payload": WORD}
     chat = {"model": "tiny", "messages": [{"role": "user", "content": WORD}], "max_tokens": 2}
     named = f"/v1/indexes/{WORD}"
+    traced = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": f"vendor={WORD}"}
     answers = [
-        client.post("/v1/embeddings", json={"model": "tiny", "input": WORD}),
+        client.post("/v1/embeddings", json={"model": "tiny", "input": WORD}, headers=traced),
         client.post("/v1/chat/completions", json=chat),
         client.post("/v1/chat/completions", json={**chat, "stream": True}),
         client.post("/v1/indexes", json=index),

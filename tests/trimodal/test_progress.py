@@ -1,5 +1,7 @@
 """Rows are counted off a terminal too."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from trimodal import progress
@@ -24,6 +26,24 @@ def test_how_many_there_are_need_not_be_known(
         bar.advance()
         bar.advance(4)
     assert lines(capsys) == ["read 1 rows", "read 5 rows"]
+
+
+def test_the_end_is_told_where_it_was_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(None, "read", shown=True) as bar:
+        bar.advance(5)
+        bar.advance(2)
+    assert lines(capsys) == ["read 7 rows"]
+
+
+def test_the_end_of_what_failed_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+        raise KeyError
+
+    with pytest.raises(KeyError), Progress(None, "read", shown=True) as bar:
+        list(bar.counted(rows()))
+    assert bar.done == 1
+    assert lines(capsys) == []
 
 
 def test_a_row_is_counted_when_the_next_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,8 @@ def turn_pair(
 ) -> tuple[Tensor, Tensor]:
     """What `turn` gives of queries and of keys in as few operations, in fp32 at least.
 
-    A short text on a CPU feels each operation. Weights are folded into the angles, which are the
+    Without a graph: what autograd would need is written over. A short text on a CPU feels each
+    operation. Weights are folded into the angles, which are the
     same for all heads. `Turned` is its backward pass.
     """
     if weights is None and rotary is None:

@@ -56,7 +56,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(T, D) to (T, D); with a memory, keys are those of its slots."""
         q, k, v = (
-            project(x_TD).view(len(x_TD), self.num_heads, -1)
+            project(x_TD).view(len(x_TD), self.num_heads, x_TD.shape[-1] // self.num_heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         norms = self.q_norm.weight, self.k_norm.weight

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from trimodal import progress
 from trimodal.data import corpus, read_manifests
 from trimodal.data.check import check_manifest
 from trimodal.data.corpus import Item, build
@@ -133,6 +134,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         build(Scenes(samples=10), tmp_path / "file" / "out")
 
 
-def test_it_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_A_LINE", 600.0)
     build(Scenes(samples=10), tmp_path)
     assert capsys.readouterr().err.splitlines() == ["built 12 of 12 rows"]

@@ -1,4 +1,4 @@
-"""Few operations without a gradient, PyTorch's own with one."""
+"""Few passes in inference, PyTorch's own in training, also where no gradient is asked for."""
 
 import pytest
 import torch
@@ -21,12 +21,14 @@ def test_it_is_pytorchs(dtype: torch.dtype, kind: str) -> None:
     x[0, 0] = 0
     expected = theirs(x).detach()
     assert_close(norm(x).detach(), expected, "exact")
+    with torch.no_grad():
+        assert_close(norm(x), expected, "exact")
     with torch.inference_mode():
         assert_close(norm(x), expected, kind)
 
 
 def test_what_is_not_finite_stays_so() -> None:
     x = torch.tensor([[1.0, float("nan")], [float("inf"), 1.0], [3.0, 4.0]])
-    with torch.no_grad():
+    with torch.inference_mode():
         made = RMSNorm(2)(x)
     assert made.isfinite().all(1).tolist() == [False, False, True]
