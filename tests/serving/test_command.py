@@ -64,7 +64,9 @@ def test_other_than_loopback_needs_keys_that_can_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = tmp_path / "keys.json"
-    arguments = ["nowhere", "--host", "0.0.0.0", "--port", "0", "--keys", str(keys)]  # noqa: S104
+    (tmp_path / "config.json").touch()
+    address = ["--host", "0.0.0.0", "--port", "0"]  # noqa: S104
+    arguments = [str(tmp_path), *address, "--keys", str(keys)]
     assert run(*arguments) == 74
     keys.write_text('{"keys": []}')
     keys.chmod(0o644)
