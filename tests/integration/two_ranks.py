@@ -60,7 +60,7 @@ def main() -> None:
     torch.manual_seed(0)
     bare = TrimodalModel(TrimodalConfig(architecture=to_dict(CONFIG.model))).train()
     torch.nn.init.normal_(bare.fusion.projection.weight, std=0.1)
-    optimizer = torch.optim.SGD(bare.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(bare.parameters(), lr=1e-4)
     model = accelerator.prepare(bare)
     gradients = StepGradients(accelerator, model, CONFIG)
     single = accelerator.num_processes == 1

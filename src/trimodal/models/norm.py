@@ -22,7 +22,9 @@ class RMSNorm(nn.RMSNorm):
         PyTorch's own makes passes over memory that a short text on a CPU would feel. Training does
         not come here, whose passes without and with a gradient must agree to the last bit.
         """
-        if not torch.is_inference_mode_enabled() or not x.is_cpu or x.element_size() < 4:
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            return super().forward(x)
+        if not x.is_cpu or x.element_size() < 4:
             return super().forward(x)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
