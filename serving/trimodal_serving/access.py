@@ -16,6 +16,9 @@ from trimodal_serving.origins import check_origin, check_site
 from trimodal_serving.quotas import Quota
 
 PUBLIC = "/livez"
+BEARER = b"authorization"
+PLAIN = (b"api-key", b"x-api-key")
+"""Headers that hold a key and nothing else, as clients of Azure and Anthropic send them."""
 PRIORITY_HEADER = b"x-priority"
 LOOK_SECONDS = 1.0
 """After which the file of keys is looked at again."""
@@ -133,12 +136,13 @@ class Access:
             caller.quota.leave(caller.usage)
 
     def _key(self, headers: Headers) -> Key:
-        given = [value for name, value in headers if name == b"authorization"]
+        given = [(name, value) for name, value in headers if name in (BEARER, *PLAIN)]
         if not given:
-            raise _refused("missing_api_key", "a key is needed: Authorization: Bearer KEY")
-        scheme, _, secret = given[0].partition(b" ")
-        plain = len(given) == 1 and scheme.lower() == b"bearer" and len(secret) <= MAX_HEADER
-        key = find(self._keys, secret.strip().decode("latin-1") if plain else "")
+            message = "a key is needed: Authorization: Bearer KEY, or api-key or x-api-key"
+            raise _refused("missing_api_key", message)
+        secrets = {_secret(*header) for header in given}
+        alike = len(secrets) == 1 and len(dict(given)) == len(given)
+        key = find(self._keys, secrets.pop() if alike else "")
         if key is None:
             raise _refused("invalid_api_key", "the key is not one of this server")
         if not key.valid(datetime.now(UTC)):
@@ -181,6 +185,13 @@ def _priority(headers: Headers, highest: str) -> Priority:
         message = f"x-priority must be one of {', '.join(PRIORITIES)}"
         raise ServingError(400, "invalid_priority", message)
     return "bulk" if "bulk" in (*asked, highest) else "interactive"
+
+
+def _secret(name: bytes, value: bytes) -> str:
+    """What a header says that the key is; nothing if it is of another form."""
+    scheme, _, secret = (b"bearer", b" ", value) if name in PLAIN else value.partition(b" ")
+    plain = scheme.lower() == b"bearer" and len(secret) <= MAX_HEADER
+    return secret.strip().decode("latin-1") if plain else ""
 
 
 def _refused(code: str, message: str) -> ServingError:

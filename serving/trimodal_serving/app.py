@@ -208,7 +208,15 @@ def _add_models(app: FastAPI, catalog: Catalog) -> None:
         }
 
     async def models(_: Request) -> Response:
-        cards = [card(model) for model in catalog.models]
+        cards: list[dict[str, Any]] = []
+        absent: list[ServingError] = []
+        for model in catalog.models:
+            try:
+                cards.append(card(model))
+            except ServingError as error:  # others are loaded sooner
+                absent.append(error)
+        if not cards:
+            raise absent[0]
         return JSONResponse({"object": "list", "data": cards})
 
     async def model(request: Request) -> Response:

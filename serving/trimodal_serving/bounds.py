@@ -12,6 +12,7 @@ from trimodal_serving.inputs import MAX_INPUTS, MAX_MEDIA
 from trimodal_serving.kserve import TENSORS
 from trimodal_serving.orders import (
     EXTENSION,
+    MAX_EARLINESS,
     MAX_GUIDANCE,
     MAX_REDRAWS,
     MAX_SEED,
@@ -90,7 +91,7 @@ BOUNDS: Mapping[str, Bounds] = {
         "speed": {"minimum": 1, "maximum": 1},
         "instructions": {"maxLength": 0},
         **_SEED,
-        EXTENSION: {"properties": _DRAWN},
+        EXTENSION: {"properties": _DRAWN | {"earliness": _number(0, MAX_EARLINESS)}},
     },
     "/v1/images/generations": {
         "prompt": _TEXT,

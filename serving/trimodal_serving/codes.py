@@ -15,8 +15,9 @@ import numpy as np
 from trimodal.batch import Medium, Modality, Target
 from trimodal_serving.admission import Admission
 from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
-from trimodal_serving.errors import ServingError, internal
+from trimodal_serving.errors import ServingError, internal, nonfinite
 from trimodal_serving.inputs import Input
+from trimodal_serving.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from trimodal.processors import TrimodalProcessor
@@ -38,7 +39,10 @@ class Codes:
 
 
 class Codec:
-    """Encodes and decodes in the thread of the model, under the bound on the work inside."""
+    """Encodes and decodes in the thread of the model, under the bound on the work inside.
+
+    One medium at a time, so that batches wait for no more, and callers take turns.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Codec:
         self._decoders = decoders
         self._admission = admission
         self._executor = executor
+        self._turnstile = Turnstile()
 
     async def encode(self, item: Input) -> Codes:
         """The codes of the one medium of an input.
@@ -65,7 +70,7 @@ class Codec:
         with self._admission.admit(most_tokens(item, architecture)):
             (sample,) = await self._decoders.samples([item], self._processor)
             medium = sample.media[modality]
-            rows = await self._run(lambda: self._encoded(medium))
+            rows = await self._run(lambda: self._encoded(medium), medium.num_tokens)
         return Codes(rows, size, medium.num_tokens)
 
     async def decode(self, modality: Modality, rows: Sequence[Sequence[int]]) -> str | np.ndarray:
@@ -81,21 +86,40 @@ class Codec:
         self._check(modality, rows)
         number = sum(map(len, rows))
         with self._admission.admit(number):
-            return await self._run(lambda: self._decoded(modality, rows))
+            return await self._run(lambda: self._decoded(modality, rows), number)
 
     async def picture(self, ids: Sequence[int], grid: tuple[int, int]) -> np.ndarray:
         """(H, W, 3) uint8: what unified ids of a request that is inside look like."""
         import torch  # the model has imported it by now
 
         target = Target(Modality.VISION, torch.tensor(ids, dtype=torch.int64), grid, ())
-        return await self._run(lambda: self._codes().pictures([target])[0])
+        return await self._run(lambda: self._codes().pictures([target])[0], len(ids))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def sound(self, ids: Sequence[int]) -> np.ndarray:
+        """(S,) float32: what unified ids of a request that is inside sound like.
+
+        Raises:
+            ServingError: it is not finite.
+        """
+        import torch  # the model has imported it by now
+
+        target = Target(Modality.SPEECH, torch.tensor(ids, dtype=torch.int64), (len(ids), 1), ())
+        samples = await self._run(lambda: self._codes().waveforms([target])[0], len(ids))
+        if not np.isfinite(samples).all():
+            raise nonfinite()
+        return samples
+
+    def settled_samples(self, codes: int) -> int:
+        """Samples of an utterance that only depend on so many of its first codes."""
+        return self._codes().tokenizers.settled_samples(codes)
+
+    async def _run(self, work: Callable[[], T], tokens: int) -> T:
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._executor, work)
-        except Exception as error:
-            raise internal(cause=error) from error
+        async with self._turnstile.turn(tokens):
+            try:
+                return await loop.run_in_executor(self._executor, work)
+            except Exception as error:
+                raise internal(cause=error) from error
 
     def _codes(self) -> "CodeProcessor":
         codes = self._processor.codes

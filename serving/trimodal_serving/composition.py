@@ -15,7 +15,7 @@ from trimodal_serving.errors import ServingError, internal, nonfinite
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
-    from trimodal.models.decoding import Decoding
+    from trimodal.models.decoding import Decoding, Grown
     from trimodal.models.generation import Generation, Outputs, Request
 
 
@@ -58,8 +58,8 @@ def passes(request: "Request", decoding: "Decoding") -> int:
 class Outcome:
     """What became of some tasks in a step, by their numbers."""
 
-    grown: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    """The ids so far of outputs that changed."""
+    grown: "Mapping[int, Grown]" = field(default_factory=dict)
+    """What there is of outputs that changed."""
     done: "Mapping[int, Generation | ServingError]" = field(default_factory=dict)
     failed: Sequence[int] = ()
     """Those among which something failed, which are given up here."""

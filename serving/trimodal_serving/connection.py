@@ -8,10 +8,12 @@ import http
 import json
 import resource
 import uuid
+from typing import NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trimodal_serving.errors import ServingError
+from trimodal_serving.guard import Guard
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 1 << 16
@@ -24,6 +26,7 @@ SPARE_FILES = 512
 """Descriptors that connections leave for everything else, or half of all if there are few."""
 MOST_CONNECTIONS = 16_384
 """However many descriptors there are; each connection takes memory, too."""
+NO_HTTP = "the request is not valid HTTP/1.1"
 _BODY = {b"content-length", b"transfer-encoding"}
 
 
@@ -46,6 +49,7 @@ class BoundedConnection(HttpToolsProtocol):
     """Bytes since the parser understood something that counts elsewhere."""
     _progress = False
     _upgrades = False
+    _fault = NO_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Start the clock of the first request."""
@@ -104,15 +108,13 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES:
             self._refuse(_head_too_large())
             return
-        message = "the request is not valid HTTP/1.1"
-        if self._upgrades:
-            message = "a request that asks for another protocol (`Upgrade`) must have no body"
-        self._refuse(ServingError(400, "bad_http", message))
+        self._refuse(ServingError(400, "bad_http", self._fault))
 
     def on_message_begin(self) -> None:
         """A head begins; called by the parser, as are those below."""
         self._in_head = self._in_message = True
         self._upgrades = False
+        self._fault = NO_HTTP
         self._head_bytes = 0
         super().on_message_begin()
 
@@ -149,18 +151,25 @@ class BoundedConnection(HttpToolsProtocol):
         Raises:
             ValueError: too many requests wait already, or it cannot be told what it means.
         """
+        parser = self.parser
+        assert parser is not None  # noqa: S101 - it calls this
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests at once")
-        if sum(name == b"host" for name, _ in self.headers) > 1:
-            raise ValueError("more than one host")
-        self._upgrades = self.parser is not None and self.parser.should_upgrade()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and parser.get_http_version() != "1.0"):
+            self._doubt("a request must name one `Host`")
+        self._upgrades = parser.should_upgrade()
         if self._upgrades and any(name in _BODY and value != b"0" for name, value in self.headers):
-            raise ValueError("a body that would be read as the next request")
+            self._doubt("a request that asks for another protocol (`Upgrade`) must have no body")
         self._in_head = False
         self._progress = True
         super().on_headers_complete()
         if self._upgrades:
             self.cycle.keep_alive = False
+
+    def _doubt(self, fault: str) -> NoReturn:
+        self._fault = fault
+        raise ValueError(fault)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body, which the guard counts."""
@@ -198,6 +207,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop()
         if self.transport.is_closing():
             return
+        if isinstance(self.app, Guard):
+            self.app.turned_away(error.code)
         answering = self.cycle is not None and not self.cycle.response_complete
         if not self.pipeline and not (answering and self.cycle.response_started):
             body = json.dumps(error.envelope())

@@ -26,6 +26,8 @@ from trimodal_serving.openers import Openers
 from trimodal_serving.scheduler import in_order
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
+    from torch import Tensor
+
     from trimodal.processors import TrimodalProcessor
 
 SHORT = 512
@@ -130,9 +132,15 @@ class Decoders:
         else:
             opened = self._openers.recording(data, config.speech_input.max_seconds)
         medium = processor.medium(modality, opened)
-        if not medium.features.isfinite().all():
+        if not is_finite(medium.features):
             raise invalid(modality, "holds numbers too large to compute with")
         return medium
+
+
+def is_finite(x: "Tensor") -> bool:
+    """Whether every number is, by the extremes alone, which NaN is one of."""
+    least, most = x.aminmax()
+    return math.isfinite(float(least)) and math.isfinite(float(most))
 
 
 def check_lengths(inputs: Sequence[Input], max_text_tokens: int) -> None:

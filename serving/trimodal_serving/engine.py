@@ -229,7 +229,7 @@ class Engine:
         return await self._ready().fulfilment.generate(order)
 
     def stream(self, order: Order) -> AsyncGenerator[str | np.ndarray | Made, None]:
-        """The same for one text or picture, piece by piece, see `Fulfilment.stream`."""
+        """The same for one output, piece by piece, see `Fulfilment.stream`."""
         return self._ready().fulfilment.stream(order)
 
     async def close(self, drain_seconds: float = DRAIN_SECONDS) -> None:

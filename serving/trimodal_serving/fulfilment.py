@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -26,12 +26,12 @@ from trimodal_serving.scheduler import Scheduler, in_order
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
     from trimodal.models import TrimodalModel
-    from trimodal.models.decoding import Decoding
+    from trimodal.models.decoding import Decoding, Grown
     from trimodal.models.generation import Request
     from trimodal.processors import TrimodalProcessor
 
-Hearing = asyncio.Queue[Sequence[int] | None]
-"""Ids after each step; None comes last."""
+Hearing: TypeAlias = "asyncio.Queue[Grown | None]"
+"""What there is after each step; None comes last."""
 MOST_NEW_TOKENS = 64
 """Pieces that a text may have, even if the model reads none as long."""
 
@@ -77,7 +77,7 @@ class Fulfilment:
 
         Args:
             order: what to generate from what.
-            told: called with the ids so far of the first output after each step.
+            told: called with what there is of the first output after each step.
 
         Raises:
             ServingError: full, an order that this model cannot carry out, or a medium
@@ -114,11 +114,18 @@ class Fulfilment:
         )
 
     async def stream(self, order: Order) -> AsyncGenerator[str | np.ndarray | Made, None]:
-        """A text as it grows, or pictures on the way to one; in the end what `generate` returns."""
+        """A text as it grows, pictures on the way to one, or samples; then what `generate` returns.
+
+        The pieces of an utterance are its samples, of which none is told that might still change.
+        """
         told: Hearing = asyncio.Queue()
         task = asyncio.create_task(self.generate(order, told.put_nowait))
         task.add_done_callback(lambda _: told.put_nowait(None))
-        pieces = self._grown if order.to is Modality.TEXT else self._sketched
+        pieces = {
+            Modality.TEXT: self._grown,
+            Modality.VISION: self._sketched,
+            Modality.SPEECH: self._voiced,
+        }[order.to]
         try:
             async with contextlib.aclosing(pieces(order, told, task)) as shown:
                 async for piece in shown:
@@ -133,8 +140,8 @@ class Fulfilment:
     ) -> AsyncGenerator[str, None]:
         """What a text gains; a character whose bytes have not all come yet is held back."""
         sent = ""
-        while (ids := await told.get()) is not None:
-            whole = self._processor.text.decode(ids).rstrip("\ufffd")
+        while (grown := await told.get()) is not None:
+            whole = self._processor.text.decode(grown.ids).rstrip("\ufffd")
             if len(whole) > len(sent) and whole.startswith(sent):
                 yield whole[len(sent) :]
                 sent = whole
@@ -152,10 +159,27 @@ class Fulfilment:
         parts = order.partial + 1
         shown = {round(decoding.steps * part / parts) for part in range(1, parts)} - {0}
         step = 0
-        while (ids := await told.get()) is not None:
+        while (grown := await told.get()) is not None:
             step += 1
             if step in shown and step < decoding.steps:
-                yield await self._codec.picture(ids, code_grid(self._model, request))
+                yield await self._codec.picture(grown.ids, code_grid(self._model, request))
+
+    async def _voiced(
+        self, _: Order, told: Hearing, task: "asyncio.Task[Made]"
+    ) -> AsyncGenerator[np.ndarray, None]:
+        """The sound of the first codes as soon as it is final, then that of all others."""
+        sent = 0
+        while (grown := await told.get()) is not None:
+            if grown.final == len(grown.ids):
+                break
+            end = self._codec.settled_samples(grown.final)
+            if end > sent:
+                # of all ids, though most are still guesses: sizes decide how numbers are rounded
+                yield (await self._codec.sound(grown.ids))[sent:end]
+                sent = end
+        samples = (await task).outputs[0]
+        assert isinstance(samples, np.ndarray)  # noqa: S101 - speech is
+        yield samples[sent:]
 
 
 def _most_cost(request: "Request", decoding: "Decoding", observed: int, room: int) -> int:

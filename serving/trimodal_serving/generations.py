@@ -19,7 +19,7 @@ from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
-    from trimodal.models.decoding import Decoding
+    from trimodal.models.decoding import Decoding, Grown
     from trimodal.models.generation import Generation, Request
 
 MOST_BATCHES = 4
@@ -27,7 +27,7 @@ MOST_BATCHES = 4
 has none may have one more."""
 
 T = TypeVar("T")
-Told = Callable[[Sequence[int]], None]
+Told = Callable[["Grown"], None]
 
 
 @dataclass(eq=False)
@@ -106,7 +106,7 @@ class Generations:
 
         Args:
             task: what to generate.
-            told: called with the ids so far after each step that changed them; if a neighbour made
+            told: called with what there is after each step that changed it; if a neighbour made
                 the batch fail, it begins once more.
         """
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
@@ -160,10 +160,10 @@ class Generations:
                 self._batches.remove(batch)
 
     def _take(self, batch: _Batch, outcome: Outcome) -> None:
-        for number, ids in outcome.grown.items():
+        for number, grown in outcome.grown.items():
             job = batch.jobs[number]
             if job.told is not None and not job.future.done():
-                job.told(ids)
+                job.told(grown)
         for number, result in outcome.done.items():
             job = batch.jobs.pop(number)
             self._done_cost += job.task.cost

@@ -105,6 +105,11 @@ class Guard:
                 visit.reason = client_closed().code  # in the middle of its answer
             self._leave(visit)
 
+    def turned_away(self, reason: str) -> None:
+        """Write down a connection that was refused before it had a request."""
+        if self._ledger is not None:
+            self._ledger.turned_away(reason)
+
     def _leave(self, visit: Visit) -> None:
         caller = visit.caller
         if caller is not None:

@@ -5,6 +5,7 @@ ledger = Ledger(Metrics(), UsageLog("usage.jsonl")); ledger.answered(visit)
 
 import json
 import logging
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from trimodal.errors import StorageError
 from trimodal_serving.access import PREFIXES, PUBLIC, SCOPE_OF
 from trimodal_serving.caller import Caller
 from trimodal_serving.metrics import Metrics
+
+COMPLAINT_SECONDS = 60.0
+"""Between two lines of the log about connections that there is no room for."""
+CROWDED = "overloaded"
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +89,14 @@ class UsageLog:
 
 
 class Ledger:
-    """Writes down each request once it is over."""
+    """Writes down each request once it is over, and each connection that has none."""
 
     def __init__(self, metrics: Metrics, usage: UsageLog | None = None) -> None:
         self.metrics = metrics
         self._usage = usage
+        self._crowd = 0
+        """Connections that there was no room for since the log last said so."""
+        self._complained = -math.inf
 
     def answered(self, visit: Visit) -> None:
         """Write down a request."""
@@ -96,3 +104,17 @@ class Ledger:
         self.metrics.answered(visit.route, visit.status, visit.reason, visit.seconds, caller)
         if self._usage is not None and caller is not None and visit.route != PUBLIC:
             self._usage.write(visit, caller)
+
+    def turned_away(self, reason: str) -> None:
+        """Count a connection that was refused before it had a request, by the code of its answer.
+
+        That there are too many connections is logged as well, at most once in `COMPLAINT_SECONDS`.
+        """
+        self.metrics.turned_away(reason)
+        if reason != CROWDED:
+            return
+        self._crowd += 1
+        now = time.monotonic()
+        if now - self._complained >= COMPLAINT_SECONDS:
+            logger.warning("connections refused, since there are as many as fit: %d", self._crowd)
+            self._complained, self._crowd = now, 0

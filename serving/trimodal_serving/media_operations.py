@@ -126,7 +126,7 @@ GENERATION = (
             "instructions": "string: not supported",
         }
         | SEED
-        | EXTENSION,
+        | {name: f"{kind}, earliness" for name, kind in EXTENSION.items()},
         {"model": NAME, "input": "a dog", "voice": "default", "response_format": "wav"},
         answer_kind="audio/wav",
         also=("audio/mpeg", "audio/flac", "audio/ogg", "audio/pcm", EVENTS),

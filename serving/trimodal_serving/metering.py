@@ -95,7 +95,9 @@ class Metered:
     async def decode(self, modality: Modality, rows: Sequence[Sequence[int]]) -> "str | np.ndarray":
         """See `Service`."""
         made = await self._service.decode(modality, rows)
-        current().usage.add(Usage(sum(map(len, rows))))
+        usage = _drawn([made], self.architecture.speech_input.sample_rate)
+        usage.tokens = sum(map(len, rows))
+        current().usage.add(usage)
         return made
 
     async def close(self) -> None:
@@ -117,9 +119,16 @@ def used(made: "Made", architecture: "ModelConfig") -> Usage:
     """What was read and made for an order."""
     usage = read(made.tokens, architecture)
     usage.tokens += made.new_tokens
-    for output in made.outputs:
+    usage.add(_drawn(made.outputs, made.sample_rate))
+    return usage
+
+
+def _drawn(outputs: "Sequence[str | np.ndarray]", sample_rate: int) -> Usage:
+    """The pixels and the seconds of pictures and speech."""
+    usage = Usage()
+    for output in outputs:
         if isinstance(output, np.ndarray) and output.ndim == 3:
             usage.pixels += output.shape[0] * output.shape[1]
         elif isinstance(output, np.ndarray):
-            usage.audio_seconds += len(output) / made.sample_rate
+            usage.audio_seconds += len(output) / sample_rate
     return usage

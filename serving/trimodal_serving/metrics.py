@@ -51,7 +51,10 @@ class Metrics:
             name("cancelled"), "Work given up since its client left.", ["stage"], registry=registry
         )
         self._rejected = Counter(
-            name("rejected"), "Requests that were refused, by code.", ["reason"], registry=registry
+            name("rejected"),
+            "Requests and connections that were refused, by code.",
+            ["reason"],
+            registry=registry,
         )
         self._requests = Counter(name("requests"), "Answers.", ["route", "code"], registry=registry)
         self._durations = Histogram(
@@ -110,6 +113,10 @@ class Metrics:
         for key, value in {"requests": 1, **vars(caller.usage)}.items():
             if value:  # a refusal, of which there may be many, uses nothing
                 self._tenant[key].labels(caller.tenant).inc(value)
+
+    def turned_away(self, reason: str) -> None:
+        """Count a connection that was refused before it had a request."""
+        self._rejected.labels(reason).inc()
 
     def render(self) -> bytes:
         """All series as text, see `CONTENT_TYPE`."""

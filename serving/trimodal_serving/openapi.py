@@ -141,8 +141,9 @@ def _key() -> dict[str, Any]:
     return {
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of `trimodal keys` with the scopes that stand beside an operation; "
-        "a server that was started without keys asks for none",
+        "description": "A key of `trimodal keys` with the scopes that stand beside an operation, "
+        "also as the header `api-key` or `x-api-key`; a server that was started without keys asks "
+        "for none",
     }
 
 

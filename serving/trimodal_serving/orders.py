@@ -26,6 +26,7 @@ MAX_STEPS = 64
 MAX_REDRAWS = 8
 MAX_GUIDANCE = 100.0
 MAX_TEMPERATURE = 2.0
+MAX_EARLINESS = 100.0
 MAX_SEED = 2**63 - 1
 
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
@@ -102,6 +103,7 @@ def take_decoding(fields: Fields, *names: str) -> dict[str, float | int | str]:
         "top_p": lambda: fields.number("top_p", 1e-6, 1),
         "guidance": lambda: fields.number("guidance", 0, MAX_GUIDANCE),
         "choice_temperature": lambda: fields.number("choice_temperature", 0, MAX_GUIDANCE),
+        "earliness": lambda: fields.number("earliness", 0, MAX_EARLINESS),
         "steps": lambda: fields.whole("steps", 1, MAX_STEPS),
         "schedule": lambda: fields.choice("schedule", SCHEDULES),
         "redraws": lambda: fields.whole("redraws", 0, MAX_REDRAWS),

@@ -59,7 +59,7 @@ class Service(Protocol):
         ...
 
     def stream(self, order: "Order") -> "AsyncGenerator[str | np.ndarray | Made, None]":
-        """The same for one text or picture, piece by piece."""
+        """The same for one output, piece by piece."""
         ...
 
     async def encode(self, item: "Input") -> "Codes":

@@ -4,6 +4,7 @@ data, media_type = encode(samples, 16_000, "mp3")
 """
 
 import io
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ FORMATS = {
     "opus": _Format("audio/ogg; codecs=opus", "OGG", "OPUS"),
     "pcm": _Format("audio/pcm", "RAW", "PCM_16"),
 }
+GROWING = ("pcm", "wav")
+"""Formats of which the beginning can be sent before the end is there. The heads of MP3 and FLAC are
+written last, and a page of Ogg takes about a second."""
 
 
 def encode(samples: np.ndarray, rate: int, name: str) -> tuple[bytes, str]:
@@ -43,6 +47,21 @@ def encode(samples: np.ndarray, rate: int, name: str) -> tuple[bytes, str]:
     soundfile.write(buffer, samples, rate, format=container, subtype=codec, endian=endian)
     suffix = f";rate={rate};channels=1" if container == "RAW" else ""
     return buffer.getvalue(), media_type + suffix
+
+
+def beginning(rate: int, name: str) -> bytes:
+    """What stands before the samples of a format in `GROWING`, which follow as `pcm`.
+
+    Nobody knows how many, so sizes are the largest that there are; other programs do the same.
+    """
+    if name == "pcm":
+        return b""
+    unknown, head = 2**32 - 1, struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return (
+        struct.pack("<4sI8s", b"RIFF", unknown, b"WAVEfmt ")
+        + head
+        + struct.pack("<4sI", b"data", unknown)
+    )
 
 
 def check_format(name: object, known: dict[str, str], param: str) -> str:

@@ -5,6 +5,8 @@ reply = await answer(engine, "demo", "application/json", body)
 
 import asyncio
 import base64
+import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from trimodal.batch import Modality
 from trimodal_serving.fields import Fields, check_json, parse_json
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input
 from trimodal_serving.orders import (
     EXTENSION,
@@ -23,10 +26,17 @@ from trimodal_serving.orders import (
     take_seed,
 )
 from trimodal_serving.replies import Events, Reply, streamed
-from trimodal_serving.sounds import FORMATS, VOICE, check_format, check_voice, encode
+from trimodal_serving.sounds import (
+    FORMATS,
+    GROWING,
+    VOICE,
+    beginning,
+    check_format,
+    check_voice,
+    encode,
+)
 
 if TYPE_CHECKING:
-    from trimodal_serving.fulfilment import Made
     from trimodal_serving.service import Service
 
 MAX_CHARACTERS = 4096
@@ -62,7 +72,7 @@ async def answer(engine: "Service", name: str, content_type: str, body: bytes) -
     return Reply(data, media_type)
 
 
-async def _spoken(engine: "Service", request: SpeechRequest) -> tuple[bytes, str, "Made"]:
+async def _spoken(engine: "Service", request: SpeechRequest) -> tuple[bytes, str, Made]:
     """The bytes of a file, its media type, and what it cost."""
     made = await engine.generate(request.order)
     samples = made.outputs[0]
@@ -72,14 +82,38 @@ async def _spoken(engine: "Service", request: SpeechRequest) -> tuple[bytes, str
 
 
 async def _events(engine: "Service", request: SpeechRequest) -> Events:
-    """The file in pieces; the model makes all of an utterance at once."""
-    data, _, made = await _spoken(engine, request)
-    for start in range(0, len(data), PIECE):
-        piece = base64.b64encode(data[start : start + PIECE]).decode()
-        yield {"type": "speech.audio.delta", "audio": piece}
+    """The file in pieces."""
+    async with contextlib.aclosing(_pieces(engine, request)) as pieces:
+        async for data in pieces:
+            if isinstance(data, Made):
+                yield {"type": "speech.audio.done", "usage": _usage(data)}
+                return
+            for start in range(0, len(data), PIECE):
+                piece = base64.b64encode(data[start : start + PIECE]).decode()
+                yield {"type": "speech.audio.delta", "audio": piece}
+
+
+async def _pieces(engine: "Service", request: SpeechRequest) -> AsyncGenerator[bytes | Made, None]:
+    """The file, as soon as parts of it are final if its format is one that grows, and its cost."""
+    if request.form not in GROWING:
+        data, _, made = await _spoken(engine, request)
+        yield data
+        yield made
+        return
+    rate = engine.architecture.speech_input.sample_rate
+    head = beginning(rate, request.form)
+    async with contextlib.aclosing(engine.stream(request.order)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Made):
+                yield piece
+            elif isinstance(piece, np.ndarray):
+                yield head + (await asyncio.to_thread(encode, piece, rate, "pcm"))[0]
+                head = b""
+
+
+def _usage(made: Made) -> dict[str, int]:
     read, spoken = sum(made.tokens.values()), made.new_tokens
-    usage = {"input_tokens": read, "output_tokens": spoken, "total_tokens": read + spoken}
-    yield {"type": "speech.audio.done", "usage": usage}
+    return {"input_tokens": read, "output_tokens": spoken, "total_tokens": read + spoken}
 
 
 def parse(body: bytes, served: str, generates: tuple[str, ...]) -> SpeechRequest:
@@ -106,7 +140,8 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> SpeechRequest
     fields.pass_over("user")
     extension = fields.inner(EXTENSION)
     lang = take_language(extension) or language_of(text)
-    names = ("guidance", "steps", "schedule", "temperature", "top_p", "choice_temperature")
+    names = ("guidance", "steps", "schedule", "earliness")
+    names += ("temperature", "top_p", "choice_temperature")
     decoding, seed = take_decoding(extension, *names), take_seed(fields)
     extension.end()
     fields.end()

@@ -35,6 +35,7 @@ from trimodal_serving.filters import (
     Not,
     Scalar,
 )
+from trimodal_serving.tables import erase, sweep, table_names
 
 if TYPE_CHECKING:
     import lancedb
@@ -114,7 +115,10 @@ def check_name(name: Any) -> str:
 class Indexes:
     """All indexes of a folder."""
 
-    def __init__(self, connection: "lancedb.AsyncConnection", admission: Admission) -> None:
+    def __init__(
+        self, folder: Path, connection: "lancedb.AsyncConnection", admission: Admission
+    ) -> None:
+        self._folder = folder
         self._connection = connection
         self._admission = admission
         self._open: dict[str, Index] = {}
@@ -141,14 +145,16 @@ class Indexes:
             ) from error
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return cls(await lancedb.connect_async(folder), admission or Admission(MOST_WORK))
+            await asyncio.to_thread(sweep, folder)
+            connection = await lancedb.connect_async(folder)
+            return cls(folder, connection, admission or Admission(MOST_WORK))
         except (OSError, RuntimeError, ValueError) as error:
             raise StorageError(f"--indexes {folder}: cannot be used as a folder") from error
 
     async def names(self) -> list[str]:
         """Of all indexes, in order."""
-        tables = (await self._connection.list_tables(limit=MOST_INDEXES)).tables
-        return sorted(name for name in tables if _NAME.fullmatch(name))
+        names = await asyncio.to_thread(table_names, self._folder)
+        return [name for name in names if _NAME.fullmatch(name)]
 
     async def create(self, name: str, description: Description) -> "Index":
         """Make an empty index.
@@ -167,10 +173,11 @@ class Indexes:
                 )
             try:
                 async with _writing():
+                    await self._erase(name)  # what there is of one that was never made as a whole
                     table = await self._connection.create_table(name, schema=_schema(description))
             except ServingError:
-                with suppress(OSError, RuntimeError):  # what there is of it
-                    await self._connection.drop_table(name, ignore_missing=True)
+                with suppress(OSError):
+                    await self._erase(name)
                 raise
             self._open[name] = Index(table, description, self._admission)
         return self._open[name]
@@ -185,8 +192,11 @@ class Indexes:
         async with self._lock:
             if name not in self._open:
                 if name not in await self.names():
-                    raise ServingError(404, "index_not_found", "there is no index of this name")
-                table = await self._connection.open_table(name)
+                    raise _absent()
+                try:
+                    table = await self._connection.open_table(name)
+                except ValueError:
+                    raise _foreign() from None
                 description = _description(await table.schema())
                 self._open[name] = Index(table, description, self._admission)
         return self._open[name]
@@ -195,12 +205,17 @@ class Indexes:
         """Delete an index with all its items.
 
         Raises:
-            ServingError: there is none of this name.
+            ServingError: there is none of this name, or the disk does not let it go.
         """
-        await self.get(name)
-        async with self._lock:
+        index = await self.get(name)
+        async with self._lock, index.lock:
             self._open.pop(name, None)
-            await self._connection.drop_table(name, ignore_missing=True)
+            index.dropped = True
+            async with _writing():
+                await self._erase(name)
+
+    async def _erase(self, name: str) -> None:
+        await asyncio.to_thread(erase, self._folder, name)
 
 
 class Index:
@@ -216,7 +231,9 @@ class Index:
         self._table = table
         self._description = description
         self._admission = admission
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        """Held by whoever changes it."""
+        self.dropped = False
         self._writes = 0
 
     @property
@@ -256,15 +273,23 @@ class Index:
             yield
         current().usage.add(Usage(cost))
 
+    @asynccontextmanager
+    async def _change(self, written: int = 0) -> AsyncIterator[None]:
+        """The same for one change at a time, unless the index was deleted meanwhile."""
+        async with self._work(written), self.lock:
+            if self.dropped:
+                raise _absent()
+            yield
+
     async def upsert(self, items: Sequence[Item]) -> None:
         """Add items, in the place of those that have their ids.
 
         Raises:
             ServingError: there would be too many, and none is added; or no room for the work, or on
-                the disk.
+                the disk; or the index was deleted.
         """
         data = await asyncio.to_thread(_rows, items, self._description)
-        async with self._work(len(items)), self._lock:
+        async with self._change(len(items)):
             await self._check_room(items)
             merge = self._table.merge_insert("id").when_matched_update_all()
             async with _writing():
@@ -285,9 +310,9 @@ class Index:
         """Delete what a condition is true of; returns how many items that were.
 
         Raises:
-            ServingError: no room for the work, or on the disk.
+            ServingError: no room for the work, or on the disk; or the index was deleted.
         """
-        async with self._work(), self._lock:
+        async with self._change():
             before = await self.count()
             async with _writing():
                 await self._table.delete(_expression(condition))
@@ -372,9 +397,15 @@ def _description(schema: "pyarrow.Schema") -> Description:
         signature = np.frombuffer(base64.b64decode(tree["signature"]), "<f4")
         return Description(tree["fields"], tree["dimensions"], signature)
     except (KeyError, TypeError, ValueError):
-        raise ServingError(
-            409, "foreign_index", "the folder of this name is no index of this server"
-        ) from None
+        raise _foreign() from None
+
+
+def _foreign() -> ServingError:
+    return ServingError(409, "foreign_index", "the folder of this name is no index of this server")
+
+
+def _absent() -> ServingError:
+    return ServingError(404, "index_not_found", "there is no index of this name")
 
 
 def _rows(items: Sequence[Item], description: Description) -> "pyarrow.Table":

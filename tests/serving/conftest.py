@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
 from trimodal.testing import GENERATES, tiny_model_config, tiny_tokenizer, tiny_tokenizers
+from trimodal.tokenizers import Vocoder, VocoderConfig
 from trimodal_serving.app import create_app
 from trimodal_serving.command import http_server
 from trimodal_serving.engine import Engine
@@ -54,7 +56,7 @@ class ScriptedModel:
         self.gate.set()
         self.entered = threading.Event()
         self.steps = 0
-        """How often a next piece was computed."""
+        """How often the next pieces or codes were computed."""
 
     @property
     def processor(self) -> TrimodalProcessor | None:
@@ -73,12 +75,19 @@ class ScriptedModel:
         return getattr(self._model, name)
 
     def continuations(self, h_ND: torch.Tensor) -> torch.Tensor:
+        self._step()
+        return self._model.continuations(h_ND)
+
+    def code_logits(self, h_TD: torch.Tensor, modality: Modality) -> torch.Tensor:
+        self._step()
+        return self._model.code_logits(h_TD, modality)
+
+    def _step(self) -> None:
         self.steps += 1
         self.entered.set()
         self.gate.wait(20)
         if self.steps == self.fails_at:
             raise RuntimeError("secret of the library at 0x7f0000000000")
-        return self._model.continuations(h_ND)
 
     def embed_samples(
         self, samples: Sequence[Sample], token_budget: int = 16_384
@@ -131,6 +140,19 @@ def nursery(loop: asyncio.Runner) -> Iterator[LastingNursery]:
     if last is not None:
         with pytest.raises(ProcessLookupError):
             os.kill(last._process.pid, 0)
+
+
+@pytest.fixture
+def voiced(model: TrimodalModel, monkeypatch: pytest.MonkeyPatch) -> TrimodalModel:
+    """The model with a vocoder; its utterances have the 15 codes that there is room for."""
+    assert model.processor is not None
+    codes = model.processor.codes
+    assert codes is not None
+    config = VocoderConfig(width=8, depth=0, kernel=3, speech_input=codes.config.speech_input)
+    vocoder = Vocoder(config).eval()
+    monkeypatch.setattr(codes, "tokenizers", replace(codes.tokenizers, vocoder=vocoder))
+    monkeypatch.setattr("trimodal.models.generation.draw_length", lambda *given: given[-1])
+    return model
 
 
 class Turned:

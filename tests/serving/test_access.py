@@ -20,10 +20,15 @@ from trimodal_serving.errors import ServingError
 from trimodal_serving.keys import SCOPES, KeyFile, Limits
 
 Header = tuple[bytes, bytes]
+PLAIN = ("api-key", "x-api-key")
 
 
 def bearer(secret: str, scheme: str = "Bearer") -> Header:
     return (b"authorization", f"{scheme} {secret}".encode("latin-1"))
+
+
+def plain(secret: str, name: str = "api-key") -> Header:
+    return name.encode(), secret.encode("latin-1")
 
 
 class Keys:
@@ -45,18 +50,36 @@ class Keys:
     def bad(self) -> list[list[Header]]:
         """Headers that open nothing."""
         return [
-            [],
             [bearer("")],
-            [bearer("none")],
             [bearer(self.all[:-1])],
-            [bearer(self.expired)],
             [bearer(self.revoked)],
             [bearer(self.all, "Basic")],
             [(b"authorization", self.all.encode())],
-            [(b"x-api-key", self.all.encode())],
             [bearer(self.all), bearer(self.all)],
             [bearer("none"), bearer(self.all)],
             [bearer("\xff" * 10_000)],
+            [plain(self.all, "apikey")],
+            [plain(f"Bearer {self.all}")],
+            *([plain("\xff" * 10_000, name)] for name in PLAIN),
+            *([plain("", name)] for name in PLAIN),
+            *([plain(self.all, name)] * 2 for name in PLAIN),
+            *([plain(self.revoked, name)] for name in PLAIN),
+            *([bearer(self.all), plain(self.embed, name)] for name in PLAIN),
+            *([bearer(self.all, "Basic"), plain(self.all, name)] for name in PLAIN),
+            [plain(self.all), plain(self.embed, "x-api-key")],
+            *self.strangers,
+        ]
+
+    @property
+    def strangers(self) -> list[list[Header]]:
+        """The same, some of each kind, for what takes longer to ask."""
+        return [
+            [],
+            [bearer("none")],
+            [bearer(self.expired)],
+            *([plain("none", name)] for name in PLAIN),
+            *([plain(self.expired, name)] for name in PLAIN),
+            [bearer("none"), plain(self.all)],
         ]
 
 
@@ -89,6 +112,19 @@ def test_no_other_header_opens_anything_but_livez(access: Access, keys: Keys) ->
             assert error.status == 401
             assert error.headers()["www-authenticate"] == "Bearer"
     assert access.enter("/livez", []).key_id is None
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_other_clients_send_keys_in_headers_of_their_own(
+    access: Access, keys: Keys, name: str
+) -> None:
+    assert access.enter("/v1/embeddings", [plain(keys.all, name)]).tenant == "alice"
+    thrice = [bearer(keys.embed), *(plain(keys.embed, one) for one in PLAIN)]
+    assert access.enter("/v1/embeddings", thrice).tenant == "bob", "they all say the same"
+    expired = refusal(access, "/v1/embeddings", plain(keys.expired, name))
+    assert expired.code == "expired_api_key"
+    two = refusal(access, "/v1/embeddings", bearer(keys.all), plain(keys.embed, name))
+    assert two.code == "invalid_api_key"
 
 
 def test_a_key_opens_what_its_scopes_say(access: Access, keys: Keys) -> None:
@@ -209,7 +245,7 @@ def test_every_route_is_closed_without_a_key(
         for _, path in sorted(routes(model)):
             actual = re.sub(r"{[a-z:]+}", "tiny", path)
             for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE"):
-                for headers in (keys.bad[0], *keys.bad[2:8]):
+                for headers in keys.strangers:
                     raw: Any = [(b"host", b"a/?x="), *headers]
                     response = client.request(method, actual, headers=raw)
                     if response.status_code != 401:
@@ -232,6 +268,10 @@ def test_a_key_reaches_the_routes(guarded: Any, keys: Keys) -> None:
         assert client.get("/v1/models/tiny").status_code == 200
         assert client.post("/v1/chat/completions", content=body).status_code == 403
         assert client.get("/metrics").status_code == 403
+        del client.headers["authorization"]
+        for name in PLAIN:
+            answer = client.post("/v1/embeddings", content=body, headers={name: keys.embed})
+            assert answer.status_code == 200
         series = client.get("/metrics", headers={"authorization": f"Bearer {keys.all}"}).text
     assert 'trimodal_tenant_requests_total{tenant="bob"}' in series
     assert 'trimodal_rejected_total{reason="missing_scope"}' in series

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,42 @@ def test_each_model_answers_under_its_name(client: httpx.Client) -> None:
     assert answer["model_name"] == "other"
     assert np.array_equal(np.array(answer["outputs"][0]["data"]), vector(two))
     assert client.get("/v2/models/other/ready").status_code == 200
+
+
+def test_models_are_listed_as_soon_as_they_are_loaded(
+    model: Any, turned: Any, serve: Callable[..., Any]
+) -> None:
+    gates = [threading.Event(), threading.Event()]
+
+    def behind(gate: threading.Event, loaded: Any) -> Any:
+        gate.wait(20)
+        return loaded
+
+    others: dict[str, Service] = {"other": Engine(lambda: behind(gates[1], turned))}
+    with (
+        serve(Engine(lambda: behind(gates[0], model)), services=others) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+
+        def listed() -> list[str]:
+            answer = client.get("/v1/models")
+            if answer.status_code == 503:
+                assert answer.json()["error"]["code"] == "loading"
+                return []
+            return [card["id"] for card in answer.json()["data"]]
+
+        assert listed() == []
+        gates[1].set()
+        while not (names := listed()):
+            time.sleep(0.01)
+        assert names == ["other"]
+        assert client.get("/v1/models/tiny").status_code == 503
+        assert client.get("/readyz").status_code == 503
+        tree = {"model": "other", "input": "red"}
+        assert client.post("/v1/embeddings", json=tree).status_code == 200
+        gates[0].set()
+        server.wait_until_ready()
+        assert listed() == ["tiny", "other"]
 
 
 def test_each_model_has_its_indexes(

@@ -49,10 +49,11 @@ def test_outputs_are_the_library_s(
     for result, one in zip(results, expected, strict=True):
         assert not isinstance(result, ServingError)
         assert np.array_equal(result.output, one)
+    assert all(grown.final <= len(grown.ids) for step in said for grown in step.values())
     if to is not Modality.TEXT:
         assert 0 < len(said) <= default_decoding(to).steps
         ids = [result.target.ids.tolist() for result in results if isinstance(result, Generation)]
-        last = {i: list(seen) for step in said for i, seen in step.items()}
+        last = {i: list(seen.ids) for step in said for i, seen in step.items()}
         assert [last[i] for i in range(2)] == ids
 
 
@@ -61,7 +62,7 @@ def test_texts_grow_by_a_piece_a_step(model: TrimodalModel, text_sample: MakeSam
     said, (result,) = finished(composition(model, made), 1)
     assert not isinstance(result, ServingError)
     ids = tuple(result.target.ids.tolist())
-    assert said == [{0: ids[: i + 1]} for i in range(5)]
+    assert said == [{0: (ids[: i + 1], i + 1)} for i in range(5)]
 
 
 def test_others_join_and_leave_between_two_steps(
@@ -71,13 +72,13 @@ def test_others_join_and_leave_between_two_steps(
     made = tasks(model, samples, Modality.TEXT, max_tokens=6)
     together = Composition(model, made[0].kind)
     together.add({0: made[0], 1: made[1]})
-    sizes = [{i: len(ids) for i, ids in together.step().grown.items()}]
+    sizes = [{i: one.final for i, one in together.step().grown.items()}]
     together.add({2: made[2], 3: made[3]})
     together.drop([1, 3])
     done: dict[int, Any] = {}
     for _ in range(6):
         outcome = together.step()
-        sizes.append({i: len(ids) for i, ids in outcome.grown.items()})
+        sizes.append({i: one.final for i, one in outcome.grown.items()})
         done |= outcome.done
     assert sizes[:3] == [{0: 1, 1: 1}, {0: 2, 2: 1}, {0: 3, 2: 2}]
     assert together.step() == Outcome()

@@ -54,8 +54,23 @@ def read_to_end(connection: socket.socket) -> tuple[bytes, dict[str, str]]:
         b"CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: localhost\nx: y\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET http://localhost/livez HTTP/1.1\r\nx-host: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
     ],
-    ids=["garbage", "header", "negative", "two-lengths", "both", "connect", "target", "bare-lf"],
+    ids=[
+        "garbage",
+        "header",
+        "negative",
+        "two-lengths",
+        "both",
+        "connect",
+        "target",
+        "bare-lf",
+        "no-host",
+        "host-elsewhere",
+        "two-hosts",
+    ],
 )
 def test_what_is_not_http_gets_the_envelope(
     connection: socket.socket, base_url: str, sent: bytes
@@ -65,6 +80,25 @@ def test_what_is_not_http_gets_the_envelope(
     assert head.startswith(b"HTTP/1.1 400 ")
     assert error["code"] == "bad_http"
     assert httpx.get(f"{base_url}/livez").status_code == 200
+
+
+def test_before_http_1_1_there_was_no_host(connection: socket.socket) -> None:
+    connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+    assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_no_request_is_counted(connection: socket.socket, base_url: str) -> None:
+    def count() -> float:
+        found = re.search(
+            r'rejected_total\{reason="bad_http"\} (\S+)', httpx.get(f"{base_url}/metrics").text
+        )
+        return float(found[1]) if found else 0
+
+    before = count()
+    connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+    _, error = read_to_end(connection)
+    assert error["message"] == "a request must name one `Host`"
+    assert count() == before + 1
 
 
 def test_a_broken_chunk_ends_the_request(connection: socket.socket, base_url: str) -> None:

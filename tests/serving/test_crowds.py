@@ -196,6 +196,8 @@ def test_connections_leave_descriptors_for_everything_else(
         inside[0].sendall(request("/v1/embeddings", EMBED))
         assert inside[0].recv(65_536).startswith(b"HTTP/1.1 200 ")
     watched.works()
+    series = watched.config.app._ledger.metrics.render().decode()
+    assert 'trimodal_rejected_total{reason="overloaded"} 50.0' in series
 
 
 LEAVING = {

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from trimodal.batch import Modality, Sample
 from trimodal.models import TrimodalModel
-from trimodal_serving.decoders import SHORT, Decoders
+from trimodal_serving.decoders import SHORT, Decoders, is_finite
 from trimodal_serving.engine import Engine
 from trimodal_serving.errors import ServingError
 from trimodal_serving.inputs import Input, Reading, parse_inputs
@@ -143,3 +144,13 @@ def test_an_overlong_text_is_refused_before_anything_is_tokenised(
     error = asyncio.run(main())
     assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "input[1]")
     assert f"the limit is {limit}" in error.message
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_one_broken_number_is_seen_among_large_ones(broken: float) -> None:
+    x = torch.full((7, 33), torch.finfo(torch.float32).max)
+    assert is_finite(x)
+    for place in ((0, 0), (3, 17), (6, 32)):
+        with_it = x.clone()
+        with_it[place] = broken
+        assert not is_finite(with_it)

@@ -190,8 +190,65 @@ def test_a_character_is_held_back_until_all_its_bytes_are_there(
     assert len(ids) > len(pieces)  # a character of the tiny tokenizer takes several pieces
 
 
-def test_a_stream_that_nobody_reads_is_given_up(scripted: Any) -> None:
-    order = Order(item=condition(text="red"), to=Modality.TEXT)
+EARLY = {"steps": 16, "schedule": "linear", "earliness": 100.0}
+"""One code after the other."""
+SPOKEN = Order(item=condition(text="red"), to=Modality.SPEECH, lang="en", decoding=EARLY, seeds=[4])
+
+
+@pytest.mark.parametrize("decoding", [{}, {"schedule": "linear", "earliness": 1.0}, EARLY])
+def test_a_stream_is_the_sound_in_pieces_that_do_not_change(
+    voiced: TrimodalModel, decoding: dict[str, Any]
+) -> None:
+    order = replace(SPOKEN, decoding=decoding)
+
+    async def main() -> tuple[list[Any], Any]:
+        async with running(voiced) as engine:
+            return [piece async for piece in engine.stream(order)], await engine.generate(order)
+
+    (*pieces, last), made = asyncio.run(main())
+    assert np.array_equal(np.concatenate(pieces), made.outputs[0])
+    assert np.array_equal(made.outputs[0], last.outputs[0])
+    assert all(len(piece) for piece in pieces)
+    if decoding is EARLY:  # sound needs 10 codes, of which the model has one more after each step
+        assert len(pieces) == 6
+
+
+def test_the_first_sound_comes_before_the_last_step(voiced: Any, scripted: Any) -> None:
+    async def main() -> None:
+        async with running(scripted) as engine:
+            stream: Any = engine.stream(SPOKEN)
+            assert len(await anext(stream)) > 0
+            assert scripted.steps < 15
+            await stream.aclose()
+
+    asyncio.run(main())
+
+
+def test_without_a_vocoder_speech_comes_in_one_piece(model: TrimodalModel) -> None:
+    async def main() -> list[Any]:
+        async with running(model) as engine:
+            return [piece async for piece in engine.stream(SPOKEN)]
+
+    sound, made = asyncio.run(main())
+    assert np.array_equal(sound, made.outputs[0])
+
+
+def test_speech_that_may_be_drawn_again_comes_in_one_piece(
+    voiced: TrimodalModel, wav: bytes
+) -> None:
+    again = replace(SPOKEN, item=condition(speech=wav))
+    once = replace(again, decoding=EARLY | {"redraws": 0})
+
+    async def main() -> list[list[Any]]:
+        async with running(voiced) as engine:
+            return [[piece async for piece in engine.stream(order)] for order in (again, once)]
+
+    assert [len(pieces) for pieces in asyncio.run(main())] == [2, 7]
+
+
+@pytest.mark.parametrize("to", [Modality.TEXT, Modality.SPEECH])
+def test_a_stream_that_nobody_reads_is_given_up(voiced: Any, scripted: Any, to: Modality) -> None:
+    order = replace(SPOKEN, to=to, decoding=EARLY if to is Modality.SPEECH else {})
 
     async def main() -> None:
         async with running(scripted) as engine:

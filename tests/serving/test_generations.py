@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from trimodal.batch import Modality, Sample
-from trimodal.models.decoding import Decoding
+from trimodal.models.decoding import Decoding, Grown
 from trimodal.models.generation import Request
 from trimodal_serving.composition import Outcome, Task
 from trimodal_serving.errors import ServingError
@@ -56,7 +56,7 @@ class _Composition:
             self.drop(failed)
             return Outcome(failed=failed, error=RuntimeError("secret"))
         done: Any = {i: f"made of {self._names[i]}" for i, n in self._taken.items() if n == 3}
-        grown = {i: [n] * n for i, n in self._taken.items() if n < 3}
+        grown = {i: Grown([n] * n, n) for i, n in self._taken.items() if n < 3}
         self.drop(done)
         return Outcome(grown, done)
 
@@ -172,7 +172,7 @@ def test_few_batches_run_at_once(log: Log, task: Callable[..., Task]) -> None:
 def test_the_listener_hears_a_text_grow(log: Log, task: Callable[..., Task]) -> None:
     heard: list[Any] = []
     run(log, lambda generations: [generations.submit(task("a"), heard.append)])
-    assert heard == [[1], [2, 2]]
+    assert heard == [([1], 1), ([2, 2], 2)]
 
 
 def test_an_output_that_fails_fails_alone(log: Log, task: Callable[..., Task]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from trimodal.errors import StorageError
+from trimodal_serving import ledger as module
 from trimodal_serving.access import SCOPE_OF
 from trimodal_serving.caller import Caller, Usage
 from trimodal_serving.ledger import Ledger, UsageLog, Visit, route_of
@@ -55,3 +56,20 @@ def test_a_full_disk_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records] == [
         "the usage log cannot be written: No space left on device"
     ]
+
+
+def test_a_crowd_is_counted_and_makes_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(Metrics())
+    for _ in range(1000):
+        ledger.turned_away("overloaded")
+        ledger.turned_away("bad_http")
+    monkeypatch.setattr(module, "COMPLAINT_SECONDS", 0.0)
+    ledger.turned_away("overloaded")
+    series = ledger.metrics.render().decode()
+    assert 'trimodal_rejected_total{reason="overloaded"} 1001.0' in series
+    assert 'trimodal_rejected_total{reason="bad_http"} 1000.0' in series
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(" ")[2] for line in lines] == ["1", "1000"]
+    assert all(line.startswith("connections refused") for line in lines)

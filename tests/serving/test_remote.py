@@ -23,6 +23,7 @@ from trimodal_serving import supervisor as module
 from trimodal_serving.backend import Setting
 from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import ServingError
+from trimodal_serving.fulfilment import Made
 from trimodal_serving.inputs import Input, parse_inputs
 from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.orders import Order
@@ -106,6 +107,11 @@ async def answers_as_if_it_were_here(engine: RemoteEngine, model: TrimodalModel)
     drawing = Order(item=SPOKEN.item, to=Modality.VISION, seeds=(0, 1))
     pictures = (await engine.generate(drawing)).outputs
     assert [picture.dtype for picture in pictures if isinstance(picture, np.ndarray)] == ["u1"] * 2
+    speaking = Order(item=SPOKEN.item, to=Modality.SPEECH, lang="zh")
+    *pieces, last = [piece async for piece in engine.stream(speaking)]
+    assert isinstance(last, Made)
+    sounds = [piece for piece in pieces if isinstance(piece, np.ndarray)]
+    assert np.array_equal(np.concatenate(sounds), last.outputs[0])
     error = await refusal(engine.embed(parse_inputs(["red", {"image": "AAAA"}], None)))
     assert (error.code, error.param) == ("invalid_image", "input[1]")
     assert engine.admission.idle

@@ -11,7 +11,7 @@ import pytest
 from trimodal.batch import Modality, Sample
 from trimodal.errors import NumericError
 from trimodal.models import TrimodalModel
-from trimodal.models.decoding import Decoding
+from trimodal.models.decoding import Decoding, Grown
 from trimodal.models.generation import Request
 from trimodal.testing import assert_close
 from trimodal_serving import scheduler as module
@@ -372,7 +372,9 @@ def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
     async def main() -> list[Any]:
         with ThreadPoolExecutor(1) as executor:
             begun = asyncio.Event()
-            endless: Any = SimpleNamespace(step=lambda: Outcome({0: [1]}), add=print, drop=print)
+            endless: Any = SimpleNamespace(
+                step=lambda: Outcome({0: Grown([1], 1)}), add=print, drop=print
+            )
             scheduler = Scheduler(lambda _: [], executor, 1, lambda *_: None, lambda _: endless)
             running = scheduler.generate(task, lambda _: begun.set())
             await begun.wait()

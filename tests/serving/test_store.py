@@ -364,3 +364,37 @@ def test_a_table_of_another_program_is_left_alone(tmp_path: Path) -> None:
         assert (caught.value.status, caught.value.code) == (409, "foreign_index")
 
     asyncio.run(work())
+
+
+def test_a_folder_that_is_no_table_is_left_alone(tmp_path: Path) -> None:
+    async def work() -> None:
+        (tmp_path / "theirs.lance").mkdir()
+        (tmp_path / "theirs.lance" / "precious.txt").write_text("x")
+        indexes = await Indexes.open(tmp_path)
+        description = Description({}, 8, SIGNATURE)
+        for ask, code in (
+            (indexes.get("theirs"), "foreign_index"),
+            (indexes.drop("theirs"), "foreign_index"),
+            (indexes.create("theirs", description), "index_exists"),
+        ):
+            with pytest.raises(ServingError) as caught:
+                await ask
+            assert (caught.value.status, caught.value.code) == (409, code)
+        assert (tmp_path / "theirs.lance" / "precious.txt").read_text() == "x"
+
+    asyncio.run(work())
+
+
+def test_what_is_put_into_a_deleted_index_is_refused(tmp_path: Path) -> None:
+    async def work(index: Index) -> None:
+        indexes = await Indexes.open(tmp_path)
+        late = await indexes.get("things")
+        putting = asyncio.gather(late.upsert([item(0)]), indexes.drop("things"))
+        await asyncio.gather(putting, return_exceptions=True)
+        for change in (late.upsert([item(1)]), late.delete(parse_filter({"id": "a"}, {}))):
+            with pytest.raises(ServingError) as caught:
+                await change
+            assert caught.value.code == "index_not_found"
+        assert list(tmp_path.iterdir()) == []
+
+    run(tmp_path, work)

@@ -46,13 +46,16 @@ class Decoding:
     schedule: str = "cosine"
     """How the masked codes fall to none over the steps: along a cosine, which keeps few codes at
     first, or by the same number in each step."""
+    earliness: float = 0.0
+    """How much surer than the next each code counts, in log-probability, so that an utterance is
+    kept from its beginning on; 0 is off."""
     redraws: int = 8
     """How often at most a picture or speech is drawn again that is the observed one over again."""
     max_tokens: int = 64
     """Pieces of a text at most."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "guidance", "choice_temperature"):
+        for name in ("temperature", "guidance", "choice_temperature", "earliness"):
             value = getattr(self, name)
             if not (0 <= value < math.inf):
                 raise ConfigError(f"{name}: must be at least 0, got {value}")
@@ -70,11 +73,19 @@ class Decoding:
             raise ConfigError(f"schedule: must be {names}, got {self.schedule!r}")
 
 
+class Grown(NamedTuple):
+    """What there is of an output."""
+
+    ids: Sequence[int]
+    final: int
+    """How many of them, from the first on, will not change any more."""
+
+
 class Progress(NamedTuple):
     """What a step did."""
 
-    grown: Mapping[int, Sequence[int]]
-    """The ids so far of each draft that changed, by its number."""
+    grown: Mapping[int, Grown]
+    """Each draft that changed, by its number."""
     done: Mapping[int, Target]
     """Those that are at their end, which are drafts no more."""
 
@@ -151,7 +162,7 @@ class Drafts(ABC):
             for prefix, i in draft.sequences if draft else ():
                 prefix.cache.give([prefix.starts[i]])
 
-    def _progress(self, grown: Mapping[int, Sequence[int]], ended: Iterable[int]) -> Progress:
+    def _progress(self, grown: Mapping[int, Grown], ended: Iterable[int]) -> Progress:
         done = {number: self._drafts[number].target for number in ended}
         self.drop(done)
         return Progress(grown, done)
@@ -187,7 +198,7 @@ class Texts(Drafts):
                 draft.target = replace(
                     draft.target, ids=torch.tensor(ids, dtype=torch.int64), grid=(len(ids), 1)
                 )
-                grown[number] = tuple(ids)
+                grown[number] = Grown(tuple(ids), len(ids))
             if piece == 0 or draft.step == self.decoding.max_tokens:
                 ended.append(number)
         self._append([draft for number, draft in drafts if number not in ended])
@@ -294,11 +305,13 @@ class Codes(Drafts):
             whole_T, kept_T = _filled(
                 log_p_MV[at:end], local_T, mask, draft.step, self.decoding, rng
             )
-            drawn[number] = tuple(whole_T + start)
+            masked = kept_T == mask
+            final = int(masked.argmax()) if masked.any() else len(kept_T)
+            drawn[number] = Grown(tuple(whole_T + start), final)
             draft.target = replace(draft.target, ids=torch.from_numpy(kept_T + start))
             draft.step += 1
             at = end
-            if mask not in kept_T:
+            if final == len(kept_T):
                 ended.append(number)
         return self._progress(drawn, ended)
 
@@ -323,6 +336,7 @@ def _filled(
     sure_M = log_p_MV[np.arange(len(place_M)), drawn_M] + (
         decoding.choice_temperature * left * rng.gumbel(size=size)[place_M]
     )
+    sure_M -= decoding.earliness * place_M
     filled_T = local_T.copy()
     filled_T[place_M] = drawn_M
     share = math.cos(math.pi / 2 * (1 - left)) if decoding.schedule == "cosine" else left

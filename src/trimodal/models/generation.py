@@ -15,7 +15,7 @@ from trimodal.batch import Medium, Modality, Sample, Target
 from trimodal.config import LANGUAGES
 from trimodal.errors import ConfigError, DataError
 from trimodal.models.cache import KeyValueCache
-from trimodal.models.decoding import Codes, Decoding, Texts, draw_length
+from trimodal.models.decoding import Codes, Decoding, Grown, Texts, draw_length
 from trimodal.models.prefix import Prefix
 from trimodal.models.redraws import Redraws
 from trimodal.packing import first_fit
@@ -231,15 +231,20 @@ class Outputs:
         return [codes.empty_target(request.to, grid, request.prompt) for grid in grids]
 
     @torch.inference_mode()
-    def step(self) -> tuple[Mapping[int, Sequence[int]], Mapping[int, Generation]]:
-        """The ids so far of outputs that changed, and the outputs that are done, by number.
+    def step(self) -> tuple[Mapping[int, Grown], Mapping[int, Generation]]:
+        """What there is of outputs that changed, and the outputs that are done, by number.
 
-        One that is a copy of what it was made from begins again, see `Decoding.redraws`.
+        One that is a copy of what it was made from begins again, see `Decoding.redraws`; of one
+        that might, nothing is final.
 
         Raises:
             NumericError: the model is broken.
         """
         grown, done = self._drafts.step()
+        grown = {
+            number: one._replace(final=0) if self._redraws.may_redraw(number) else one
+            for number, one in grown.items()
+        }
         if not done:
             return grown, {}
         made = _outputs(self._model, self._request.to, list(done.values()))

@@ -53,6 +53,11 @@ class Redraws:
             if self._most and self._to in sample.media:
                 self._watched[number] = _Watched(sample, seed, 0)
 
+    def may_redraw(self, number: int) -> bool:
+        """Whether an output that is not done may begin again."""
+        watched = self._watched.get(number)
+        return watched is not None and watched.redrawn < self._most
+
     def forget(self, numbers: Iterable[int]) -> None:
         """Those that are given up are not looked at."""
         for number in numbers:

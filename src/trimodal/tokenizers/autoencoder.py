@@ -112,6 +112,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = dims
+        self.depth, self.kernel = depth, kernel
         self.strides = tuple(reversed(strides))
         self.stem = convolution(dims, inputs, width, kernel)
         self.blocks = nn.ModuleList(
@@ -132,6 +133,14 @@ class Decoder(nn.Module):
             if mask_N1 is not None:
                 mask_N1 = mask_N1.repeat_interleave(stride, dim=-1)
         return self.head(masked(F.gelu(self.norm(hidden)), mask_N1))
+
+    def settled(self, inputs: int) -> int:
+        """Positions of an axis of the output that do not depend on the input behind so many."""
+        reach = self.kernel // 2
+        outputs = inputs - reach
+        for stride in self.strides:
+            outputs = stride * (outputs - 2 * self.depth * reach)
+        return max(0, outputs - reach)
 
     def _spread(self, x_NC: Tensor, stride: int) -> Tensor:
         """Channels to neighbouring positions (Shi et al., 2016)."""

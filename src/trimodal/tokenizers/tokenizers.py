@@ -130,6 +130,16 @@ class Tokenizers:
             waveforms = _batched(frames, tokenizer, self._griffin_lim)
         return [waveform.clamp(-1, 1).numpy() for waveform in waveforms]
 
+    def settled_samples(self, codes: int) -> int:
+        """Samples that do not depend on the codes of an utterance behind so many.
+
+        None without a vocoder: Griffin and Lim's iteration looks at all of an utterance.
+        """
+        if self.vocoder is None:
+            return 0
+        decoder = _given(self.speech, "speech tokenizer").decoder
+        return self.vocoder.settled(decoder.settled(codes))
+
     def _griffin_lim(self, frames_NFM: Tensor) -> Tensor:
         config = _given(self.speech, "speech tokenizer").config
         return griffin_lim(frames_NFM, config.speech_input, config.mean, config.std)

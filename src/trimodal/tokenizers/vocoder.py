@@ -86,6 +86,11 @@ class Vocoder(Stored):
         waveform = self._overlap_add(spectrum, mask_N1F)
         return waveform * length_mask(lengths * self.hop, waveform.shape[1])[:, 0]
 
+    def settled(self, frames: int) -> int:
+        """Samples that do not depend on the frames behind so many."""
+        reach = (1 + self.config.depth) * (self.config.kernel // 2)
+        return max(0, (frames - reach) * self.hop - self.num_fft // 2)
+
     def _overlap_add(self, spectrum_NFB: Tensor, mask_N1F: Tensor) -> Tensor:
         """The inverse STFT (N, (F - 1) * hop) of the frames under the mask."""
         pieces = torch.fft.irfft(spectrum_NFB, n=self.num_fft, dim=-1) * self.window_L

@@ -4,7 +4,8 @@ everyone = gather(z_NSE)
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from trimodal.errors import ConfigError, NumericError
+from trimodal.errors import ConfigError, NumericError, StoppedError
 from trimodal.streams import digest
 
 SETTLE_SECONDS = 0.2
+GLOO = "/gloo/"
+"""In what gloo's errors say, which are of no class of their own."""
 
 
 class _Gather(torch.autograd.Function):
@@ -79,6 +82,24 @@ def settle() -> None:
     """
     if dist.is_initialized():
         time.sleep(SETTLE_SECONDS)
+
+
+@contextmanager
+def lost_ranks() -> Iterator[None]:
+    """Say in a sentence that a collective failed; the rank that is gone has said why, if it could.
+
+    Raises:
+        StoppedError: another rank has ended, or was waited for in vain.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and GLOO not in str(error):
+            raise
+        raise StoppedError(
+            f"rank {dist.get_rank()} of {dist.get_world_size()}: another process of the run ended "
+            "or no longer answers; the same command resumes from the last checkpoint"
+        ) from error
 
 
 def check_replicas(model: nn.Module, device: torch.device) -> None:

@@ -45,6 +45,7 @@ from trimodal.training.distributed import (
     check_finite,
     check_replicas,
     check_same,
+    lost_ranks,
     of_main_rank,
     settle,
     sum_over_ranks,
@@ -94,7 +95,8 @@ def train(config: RunConfig) -> None:
         if accelerator.is_main_process:
             stack.enter_context(run)
         try:
-            Trainer(config, accelerator, run).fit()
+            with lost_ranks():
+                Trainer(config, accelerator, run).fit()
         finally:
             settle()
             accelerator.end_training()

@@ -208,12 +208,30 @@ def test_a_text_is_generated_as_through_the_api(page: Page, base_url: str, png: 
     assert written.strip() == message["content"].strip() != ""
 
 
+WATCHED = """() => {
+  const of = (id) => document.getElementById(id);
+  window.seen = [];
+  const look = () => {
+    const image = of("made").querySelector("img");
+    const share = of("make-progress").getAttribute("value");
+    window.seen.push([share, of("make-status").textContent, image?.alt ?? "", image?.src ?? ""]);
+  };
+  new MutationObserver(look).observe(of("made").parentElement, { subtree: true, childList: true });
+}"""
+
+
 def test_a_picture_is_generated_and_kept(page: Page, base_url: str) -> None:
     add_text(page, "a red circle")
     page.get_by_role("radio", name="a picture").check()
     page.locator("#make-seed").fill("3")
+    page.evaluate(WATCHED)
     page.locator("#make").click()
-    expect(page.locator("#made img")).to_be_visible()
+    expect(page.locator("#make-status")).to_contain_text("Done in")
+    seen = page.evaluate("window.seen")
+    parts = [(value, source) for value, _, name, source in seen if name == "The picture so far"]
+    assert list(dict(parts)) == ["0.25", "0.5", "0.75"], "how much of it is done is shown"
+    assert all(source.startswith("data:image/png;base64,") for _, source in parts)
+    assert "Part 3 of 4 is drawn." in {said for _, said, *_ in seen}, "and is said"
     part = {"type": "text", "text": "a red circle"}
     message = chat(base_url, part, modalities=["text", "image"])
     assert (

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from trimodal.models.decoding import (
     Codes,
     Decoding,
     Drafts,
+    Grown,
     Texts,
     _draw,
     _filled,
@@ -42,7 +43,7 @@ def prefix_of(
     return Prefix(model, samples, writings, [room] * len(samples))
 
 
-def finished(drafts: Drafts) -> tuple[list[Mapping[int, Sequence[int]]], list[Target]]:
+def finished(drafts: Drafts) -> tuple[list[Mapping[int, Grown]], list[Target]]:
     """What each step said, and the targets in the order of their numbers."""
     said, done = [], {}
     while len(drafts):
@@ -54,7 +55,7 @@ def finished(drafts: Drafts) -> tuple[list[Mapping[int, Sequence[int]]], list[Ta
 
 def texts_of(
     prefix: Prefix, begun: list[list[int]], decoding: Decoding, seeds: list[int]
-) -> tuple[list[Mapping[int, Sequence[int]]], list[list[int]]]:
+) -> tuple[list[Mapping[int, Grown]], list[list[int]]]:
     """What each step said, and the texts."""
     drafts = Texts(decoding)
     ids = [torch.tensor(text, dtype=torch.int64) for text in begun]
@@ -72,6 +73,7 @@ def texts_of(
         ({"temperature": math.inf}, "temperature: must be at least 0, got inf"),
         ({"guidance": -0.5}, "guidance: must be at least 0, got -0.5"),
         ({"guidance": 100.5}, "guidance: must be at most 100, got 100.5"),
+        ({"earliness": -1.0}, "earliness: must be at least 0, got -1.0"),
         ({"choice_temperature": -1.0}, "choice_temperature: must be at least 0, got -1.0"),
         ({"top_p": 0.0}, "top_p: 0.0 is not in (0, 1]"),
         ({"top_p": 1.5}, "top_p: 1.5 is not in (0, 1]"),
@@ -305,8 +307,10 @@ def test_codes_are_filled_in_along_the_schedule(
             assert torch.equal(before[known], after[known])
         # what a step shows is whole, and holds what the next step is given
         for whole, after in zip(shown, history[1:], strict=True):
-            drawn = torch.tensor(whole[i])
+            drawn, final = torch.tensor(whole[i].ids), whole[i].final
             assert (drawn != mask).all()
+            assert (after[:final] != mask).all(), "what is final is what it will be"
+            assert final == size or after[final] == mask
             assert torch.equal(drawn[after != mask], after[after != mask])
         assert ((target.ids >= start) & (target.ids < start + count)).all()
     if guidance != 1:
@@ -329,9 +333,32 @@ def test_codes_end_when_none_is_masked(lively: TrimodalModel, conditions: list[S
             progress = drafts.step()
             for number, target in progress.done.items():
                 ended[number] = step
-                assert progress.grown[number] == tuple(target.ids.tolist())
+                assert progress.grown[number] == (tuple(target.ids.tolist()), len(target.ids))
                 assert (target.ids != mask).all()
     assert ended == {0: 1, 1: 3, 2: 5}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@torch.no_grad()
+def test_what_comes_early_is_kept_early(
+    lively: TrimodalModel, conditions: list[Sample], schedule: str
+) -> None:
+    """As many codes a step as otherwise, but with enough earliness one after the other."""
+    size, steps = 12, 4
+    target = Target(S, torch.full((size,), Vocabulary.mask_id(S)), (size, 1), prompt(S))
+    finals: dict[float, list[int]] = {}
+    for earliness in (0.0, 1.0, 1e6):
+        drafts = Codes(Decoding(steps=steps, schedule=schedule, earliness=earliness))
+        prefix = prefix_of(lively, conditions[:1], S, size, guided=False)
+        drafts.begin([0], prefix, [target], [5])
+        said, _ = finished(drafts)
+        finals[earliness] = [grown[0].final for grown in said]
+    left = [1 - step / steps for step in range(1, steps + 1)]
+    if schedule == "cosine":
+        left = [math.cos(math.pi / 2 * (1 - share)) for share in left]
+    assert finals[1e6] == [size - math.floor(size * share) for share in left]
+    assert sum(finals[0.0]) < sum(finals[1e6])
+    assert sum(finals[1.0]) <= sum(finals[1e6])
 
 
 def test_only_masked_codes_are_drawn() -> None:
@@ -362,9 +389,9 @@ def test_each_step_says_which_texts_grew(lively: TrimodalModel, conditions: list
     said, texts = texts_of(prefix, [[]] * 9, Decoding(max_tokens=12), list(range(9)))
     sizes = dict.fromkeys(range(9), 0)
     for grown in said:
-        for i, ids in grown.items():
+        for i, (ids, final) in grown.items():
             sizes[i] += 1
-            assert len(ids) == sizes[i]
+            assert len(ids) == final == sizes[i]
     assert [len(text) for text in texts] == list(sizes.values())
 
 

@@ -125,7 +125,7 @@ def test_outputs_that_join_at_any_step_are_what_they_are_alone(
             outputs.drop([1, 4])
         if len(outputs):
             grown, done = outputs.step()
-            seen |= {i: list(ids) for i, ids in grown.items()}
+            seen |= {i: list(one.ids) for i, one in grown.items()}
             found |= {i: one.target.ids.tolist() for i, one in done.items()}
     gone = {1, 4} - found.keys()
     assert found == {i: ids for i, ids in enumerate(expected) if i not in gone}

@@ -149,3 +149,25 @@ def test_a_copy_that_is_given_up_is_forgotten(
     outputs.drop([0])
     assert len(outputs) == 0
     assert outputs._redraws.copied({0: PICTURE}) == {}
+
+
+@pytest.mark.parametrize("redraws", [0, 1])
+@torch.no_grad()
+def test_of_what_may_be_drawn_again_nothing_is_final(
+    lively: TrimodalModel,
+    conditions: list[Sample],
+    monkeypatch: pytest.MonkeyPatch,
+    redraws: int,
+) -> None:
+    """The first has a picture, the other none; a picture is drawn."""
+    monkeypatch.setattr(Redraws, "_likeness", lambda *_: 1.0)
+    blind = replace(conditions[0], media={T: conditions[0].media[T]})
+    outputs = Outputs(lively.eval(), Request(to=V), Decoding(steps=2, redraws=redraws))
+    outputs.add([0, 1], [conditions[0], blind], [3, 3], [None] * 2)
+    finals: dict[int, list[bool]] = {0: [], 1: []}
+    while len(outputs):
+        grown, _ = outputs.step()
+        for number, one in grown.items():
+            finals[number].append(one.final == len(one.ids))
+    assert finals[0] == ([False, False] if redraws else []) + [False, True]
+    assert finals[1] == [False, True]

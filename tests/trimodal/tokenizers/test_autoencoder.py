@@ -50,3 +50,21 @@ def test_a_picture_far_larger_than_the_receptive_field_has_codes_that_do_not_see
     a, b = encoder(x), encoder(changed)
     assert torch.equal(a[..., :8], b[..., :8])
     assert not torch.equal(a[..., 12:], b[..., 12:])
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize(("strides", "depth"), [((2, 2), 1), ((3,), 2), ((1, 4), 0)])
+def test_what_is_settled_does_not_see_what_comes_later_and_no_more_is(
+    strides: tuple[int, ...], depth: int, kernel: int
+) -> None:
+    decoder = Decoder(1, 3, 4, strides=strides, width=8, depth=depth, kernel=kernel)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(1, 3, 40)
+    with torch.no_grad():
+        before = decoder(x)
+        for inputs in range(40):
+            changed = x.clone()
+            changed[..., inputs:] += 1
+            differs = (decoder(changed) != before).any(dim=1)[0]
+            assert decoder.settled(inputs) == int(differs.int().argmax())

@@ -104,3 +104,18 @@ def test_a_part_that_is_missing_is_named(vision: VisionTokenizer) -> None:
         only.speech_codes([torch.zeros(4, 16)])
     with pytest.raises(ConfigError, match="there is no vision tokenizer"):
         dataclasses.replace(only, vision=None).pictures([torch.zeros(1, 1, dtype=torch.int64)])
+
+
+def test_the_beginning_of_an_utterance_is_heard_before_its_end_is_known(full: Tokenizers) -> None:
+    codes = torch.randint(60, (30,))
+    (whole,) = full.waveforms([codes])
+    settled = [full.settled_samples(count) for count in range(30)]
+    assert settled == sorted(settled)
+    assert settled[0] == 0 < settled[-1] < len(whole)
+    for count, samples in enumerate(settled):
+        guessed = torch.cat([codes[:count], torch.randint(60, (30 - count,))])
+        assert np.array_equal(full.waveforms([guessed])[0][:samples], whole[:samples])
+        if samples:
+            (alone,) = full.waveforms([codes[:count]])
+            assert_close(alone[:samples], whole[:samples], "packed-vs-alone-fp32")
+    assert dataclasses.replace(full, vocoder=None).settled_samples(1000) == 0

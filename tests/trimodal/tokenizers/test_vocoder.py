@@ -50,3 +50,16 @@ def test_gradients_reach_every_weight_and_huge_frames_give_finite_sound(vocoder:
     vocoder(torch.randn(2, 9, 16)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vocoder.parameters())
     assert vocoder(torch.randn(1, 9, 16) * 1e6).isfinite().all()
+
+
+def test_what_is_settled_does_not_hear_what_comes_later(vocoder: Vocoder) -> None:
+    """Bit by bit; behind it the window of the first frame that is heard begins, at nothing."""
+    frames = torch.randn(1, 24, 16)
+    with torch.no_grad():
+        before = vocoder(frames)[0]
+        for count in range(24):
+            changed = frames.clone()
+            changed[:, count:] += 1
+            first = int((vocoder(changed)[0] != before).int().argmax())
+            settled = vocoder.settled(count)
+            assert settled <= first < settled + vocoder.hop or settled == first == 0

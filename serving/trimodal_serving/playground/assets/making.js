@@ -6,6 +6,9 @@ import { post, stream } from "./server.js";
 import { t } from "./words.js";
 
 const PATH = "v1/chat/completions";
+const PICTURES = "v1/images/generations";
+/** Pictures on the way to one, which is the most that the server sends. */
+const PARTIAL = 3;
 const PARTS = {
   text: (item) => ({ type: "text", text: item.text }),
   image: (item) => ({ type: "image_url", image_url: { url: item.url } }),
@@ -36,7 +39,27 @@ async function writeText(order, signal) {
   return { kind: "text", text: body.textContent, name: body.textContent };
 }
 
+/** A picture of a text, shown as it is drawn. */
+async function sketch({ model, seed }, prompt, signal) {
+  let url = "";
+  for await (const event of stream(PICTURES, { model, prompt, seed, partial_images: PARTIAL }, signal)) {
+    url = `data:image/${event.output_format};base64,${event.b64_json}`;
+    if (event.type === "image_generation.partial_image") showPart(url, event.partial_image_index + 1);
+  }
+  return { kind: "image", url, name: t("made_picture") };
+}
+
+function showPart(url, n) {
+  byId("make-progress").value = n / (PARTIAL + 1);
+  say(byId("make-status"), t("drawn", { n, of: PARTIAL + 1 }));
+  byId("made").replaceChildren(show("image", { url, label: t("part_picture") }));
+  byId("made").hidden = false;
+}
+
+/** Only what is drawn of a text alone can be watched. */
 async function drawPicture(order, signal) {
+  const [first, ...others] = items.chosen;
+  if (first.kind === "text" && !others.length && !order.trimodal) return sketch(order, first.text, signal);
   const answer = await post(PATH, { ...order, modalities: ["text", "image"] }, signal);
   const url = answer.choices[0].message.images[0].image_url.url;
   return { kind: "image", url, name: t("made_picture") };
@@ -71,6 +94,7 @@ async function run(event) {
   const seconds = () => ((performance.now() - started) / 1000).toFixed(1);
   const clock = setInterval(() => { byId("make-time").textContent = t("seconds", { n: seconds() }); }, 100);
   byId("made").hidden = true;
+  byId("make-progress").removeAttribute("value");
   say(byId("make-error"), "");
   say(byId("make-status"), t("making"));
   draw();
