@@ -134,9 +134,11 @@ def _retry_after(server: Server) -> str | None:
         answers.append(answer)
 
     thread = threading.Thread(target=post)
+    worker = server.tree()[-1]
+    worker.send_signal(signal.SIGSTOP)  # however fast it is, it has not answered yet
     thread.start()
     time.sleep(0.5)
-    server.tree()[-1].send_signal(signal.SIGKILL)
+    worker.send_signal(signal.SIGKILL)
     thread.join()
     return answers[0].headers.get("retry-after") if answers[0].status_code == 503 else None
 

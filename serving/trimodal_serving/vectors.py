@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import orjson
 
 from trimodal.batch import Modality
 from trimodal.vectors import cut
@@ -122,10 +123,8 @@ def written(vector: np.ndarray, as_base64: bool = False) -> str:
     """A vector as JSON: a list of numbers, or a string with its bytes, little-endian."""
     if as_base64:
         return f'"{base64.b64encode(vector.tobytes()).decode()}"'
-    if vector.dtype.kind != "f":
-        return f"[{','.join(map(str, vector.tolist()))}]"
-    # nine digits bring a float32 back exactly, and are half of what json.dumps would write
-    return f"[{','.join(['%.9g'] * len(vector)) % tuple(vector.tolist())}]"
+    # the fewest digits that bring a float32 back exactly, and a tenth of the time of Python's own
+    return orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def written_rows(rows: np.ndarray, as_base64: bool = False) -> str:
