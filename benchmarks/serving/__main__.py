@@ -87,8 +87,8 @@ def _figures(place: Path, options: Any) -> dict[str, Callable[[], dict[str, Any]
         "abandoned": lambda: on(towers(), lambda server: abuse.abandoned(server, options.rounds)),
         "kill": lambda: abuse.killed(demo(), 3),
         "bombs": lambda: on(towers(), lambda server: abuse.bombs(server, 256, WORKERS)),
-        "noisy": lambda: abuse.noisy(towers(), place / "keys.json", 30, quota=False),
-        "quota": lambda: abuse.noisy(towers(), place / "quotas.json", 30, quota=True),
+        "noisy": lambda: abuse.noisy(towers(), place / "keys.json", 60, quota=False),
+        "quota": lambda: abuse.noisy(towers(), place / "quotas.json", 60, quota=True),
         "soak": lambda: on(towers(), lambda server: abuse.soak(server, options.soak_seconds)),
     }
 

@@ -1,11 +1,15 @@
+import contextlib
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import ray
 from ray import serve
@@ -16,6 +20,9 @@ from trimodal.models import TrimodalModel
 from trimodal.testing import assert_close, tiny_model
 from trimodal_serving.keys import KeyFile
 from trimodal_serving.ray_app import build
+
+PATIENCE = 180.0
+"""Seconds in which Ray starts or ends a replica, on a slow machine."""
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,74 @@ def test_only_keys_are_let_in(client: httpx.Client) -> None:
     answer = client.get("/v1/models", headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def replicas() -> set[int]:
+    """The processes that Ray runs as replicas, below this one."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith("ray::ServeReplica:default:trimodal"):
+                found.add(process.pid)
+    return found
+
+
+def running() -> int:
+    """How many replicas answer, as Ray has it."""
+    deployment = serve.status().applications["default"].deployments["trimodal"]
+    return deployment.replica_states.get("RUNNING", 0)
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@pytest.mark.cluster
+def test_a_replica_that_is_killed_is_replaced(client: httpx.Client, model: TrimodalModel) -> None:
+    before = replicas()
+    assert len(before) == running() == 2
+    lost = min(before)
+    psutil.Process(lost).kill()
+    wait_until(lambda: running() == 2 and len(replicas() - {lost}) == 2)
+    expected = model.embed(text=["a red circle"])["text"]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: embed(client, "a red circle"), range(8)))
+    assert_close(np.stack(found), np.repeat(expected, 8, axis=0), "served-vs-offline")
+    assert len(before & replicas()) == 1
+
+
+@pytest.mark.cluster
+def test_replicas_come_and_go_with_the_work(client: httpx.Client, folder: Path) -> None:
+    """The last of the cluster's tests, as the deployment is another afterwards."""
+    arguments = {"model": str(folder), "keys": str(folder.parent / "keys.json"), "cpus": "0.5"}
+    few = {"min_replicas": "1", "max_replicas": "2", "in_flight": "1", "settle_seconds": "1"}
+    serve.run(build({**arguments, **few}))
+    wait_until(lambda: running() == 1)
+    # so much that the time goes by in the replica and not on the way to it
+    texts = ["a red circle"] * 1024
+    busy, done = threading.Event(), threading.Event()
+
+    def send(_: int) -> int:
+        answered = 0
+        while not done.is_set():
+            answer = client.post("/v1/embeddings", json={"model": "tiny", "input": texts})
+            answered += answer.status_code == 200
+            busy.set()
+        return answered
+
+    with ThreadPoolExecutor(8) as pool:
+        sent = [pool.submit(send, i) for i in range(8)]
+        try:
+            busy.wait(PATIENCE)
+            wait_until(lambda: running() == 2)
+        finally:
+            done.set()
+        assert all(future.result() > 0 for future in sent)
+    wait_until(lambda: running() == 1 and len(replicas()) == 1)
+    embed(client, "a red circle")
 
 
 @pytest.mark.parametrize(
