@@ -103,7 +103,7 @@ def client(model: Any, turned: Any, serve: Callable[..., Any]) -> Iterator[httpx
 
 
 def vector(answer: httpx.Response) -> np.ndarray:
-    return np.array(answer.json()["data"][0]["embedding"])
+    return np.array(answer.json()["data"][0]["embedding"], np.float32)
 
 
 def test_each_model_answers_under_its_name(client: httpx.Client) -> None:
@@ -118,11 +118,11 @@ def test_each_model_answers_under_its_name(client: httpx.Client) -> None:
     files = {"model": (None, "other"), "text": (None, "red")}
     assert np.array_equal(vector(client.post("/v1/embeddings", files=files)), vector(two))
     first = client.post("/embed", json={"inputs": "red"}).json()[0]
-    assert np.array_equal(np.array(first), vector(one))
+    assert np.array_equal(np.array(first, np.float32), vector(one))
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["red"]}
     answer = client.post("/v2/models/other/infer", json={"inputs": [tensor]}).json()
     assert answer["model_name"] == "other"
-    assert np.array_equal(np.array(answer["outputs"][0]["data"]), vector(two))
+    assert np.array_equal(np.array(answer["outputs"][0]["data"], np.float32), vector(two))
     assert client.get("/v2/models/other/ready").status_code == 200
 
 
