@@ -93,7 +93,7 @@ def replicas() -> set[int]:
 def running() -> int:
     """How many replicas answer, as Ray has it."""
     deployment = serve.status().applications["default"].deployments["trimodal"]
-    return deployment.replica_states.get("RUNNING", 0)
+    return sum(n for state, n in deployment.replica_states.items() if state == "RUNNING")
 
 
 def wait_until(done: Callable[[], bool]) -> None:
