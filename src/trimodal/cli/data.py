@@ -40,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "check",
         help="decode everything in manifests and list what is wrong",
         description="Read every row, decode every picture and utterance, and list each problem "
-        "as FILE:LINE: cause. Exits with 65 if there is any.",
+        "as FILE:LINE: cause. Exits with 65 if there is any. A key that is no key of a manifest is "
+        "none, but told with the number of its rows.",
         epilog="example: trimodal data check corpus/train.jsonl corpus/val.jsonl",
     )
     check.add_argument("manifests", metavar="MANIFEST", nargs="+", help="what to check")
@@ -162,7 +163,11 @@ def _check(options: argparse.Namespace) -> int:
         found += (count := len(census.problems))
         for problem in census.problems:
             print(problem)
-        print(f"{path}: {count} problem{'' if count == 1 else 's'}\n{census.summary()}")
+        print(f"{path}: {count} problem{'' if count == 1 else 's'}")
+        for warning in census.warnings():
+            print(f"{path}: warning: {warning}")
+        if census.rows:
+            print(census.summary())
     return EXIT_PROBLEMS if found else 0
 
 

@@ -5,15 +5,32 @@ for problem in check_manifest("corpus/train.jsonl"): print(problem)
 
 from collections import Counter
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data.manifest import scan_manifest
-from trimodal.data.row import Row
+from trimodal.data.row import KNOWN, OTHERS, Row
 from trimodal.errors import DataError
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.progress import Progress
 from trimodal.storage import Source
+
+OFTEN_MEANT = {
+    "audio": "speech",
+    "wav": "speech",
+    "caption": "text",
+    "sentence": "text",
+    "picture": "image",
+    "img": "image",
+    "language": "lang",
+    "class": "label",
+    "speaker_id": "speaker",
+    "group_id": "group",
+}
+"""What other formats call keys of a manifest."""
+MOST_KEYS = 20
+"""That a summary names."""
 
 
 @dataclass
@@ -34,6 +51,8 @@ class Census:
     groups: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     """Of speech."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Rows with each key that a manifest does not define."""
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -50,6 +69,7 @@ class Census:
         ):
             if value is not None:
                 counter[value] += 1
+        self.unknown.update(key for key in row.metadata if key not in OTHERS)
 
     def summary(self) -> str:
         """Plain lines for people."""
@@ -60,7 +80,25 @@ class Census:
             f"{len(self.speakers)} speakers",
             f"labels: {len(self.labels)}, groups: {len(self.groups)}",
         ]
+        if self.unknown:
+            shown = self.unknown.most_common(MOST_KEYS)
+            left = len(self.unknown) - len(shown)
+            told = ", ".join(f"{key} {count}" for key, count in shown)
+            lines.append(f"kept as metadata: {told}{f' and {left} more keys' if left else ''}")
         return "\n".join(lines)
+
+    def warnings(self) -> list[str]:
+        """A sentence for each unknown key that is probably a slip for a known one."""
+        keys = {**{key: key for key in (*KNOWN, *OTHERS)}, **OFTEN_MEANT}
+        found = []
+        for key, count in self.unknown.most_common():
+            if near := get_close_matches(key.casefold(), keys, n=1, cutoff=0.8):
+                rows = "1 row" if count == 1 else f"{count} rows"
+                found.append(
+                    f"{key!r} in {rows} is unknown and kept as metadata; "
+                    f"did you mean {keys[near[0]]!r}?"
+                )
+        return found
 
 
 def check_manifest(

@@ -24,6 +24,8 @@ LONGEST_ID = 1000
 STRINGS = ("question", "answer", "label", "group", "speaker", "speech_lang")
 MEDIA = ("image", "speech", "question_speech")
 """Keys that name files."""
+OTHERS = ("transcript", "image_codes", "speech_codes")
+"""Keys of metadata that something reads all the same."""
 KNOWN = {
     "id",
     "text",

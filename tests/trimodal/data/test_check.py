@@ -9,6 +9,8 @@ from PIL import Image
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data.check import check_manifest, take_census
+from trimodal.data.row import OTHERS
+from trimodal.data.tokenized import KEYS
 from trimodal.processors import SpeechProcessor, VisionProcessor
 
 
@@ -134,3 +136,28 @@ def test_the_census_counts_what_there_is(folder: Path) -> None:
         "speech: unnamed 1, zh 2, 0.00 hours, 1 speakers",
         "labels: 1, groups: 1",
     ]
+
+
+def test_keys_that_nothing_reads_are_counted_and_slips_are_named(folder: Path) -> None:
+    odd = {"spech": "good.flac", "Lang": "en", "artist": "x", "caption": "y", "transcript": "z"}
+    path = write(folder, GOOD | odd, {"id": "b", "text": "x", "artist": "x", "image_codes": {}})
+    census = take_census(path)
+    assert census.problems == []
+    assert census.warnings() == [
+        "'spech' in 1 row is unknown and kept as metadata; did you mean 'speech'?",
+        "'Lang' in 1 row is unknown and kept as metadata; did you mean 'lang'?",
+        "'caption' in 1 row is unknown and kept as metadata; did you mean 'text'?",
+    ]
+    told = census.summary().splitlines()[-1]
+    assert told == "kept as metadata: artist 2, spech 1, Lang 1, caption 1"
+
+
+def test_of_many_unknown_keys_the_first_are_told(folder: Path) -> None:
+    path = write(folder, {"id": "a", "text": "x", **{f"{i:03d}": i for i in range(30)}})
+    told = take_census(path).summary().splitlines()[-1]
+    assert told.startswith("kept as metadata: 000 1, 001 1, ")
+    assert told.endswith("019 1 and 10 more keys")
+
+
+def test_what_tokenizing_writes_is_known() -> None:
+    assert set(KEYS.values()) <= set(OTHERS)
