@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command, add_weights
-from trimodal.errors import ConfigError, StorageError
+from trimodal.cli import Command, add_weights, check_there
+from trimodal.errors import ConfigError
+from trimodal.storage import refusal
 from trimodal_serving.deadline import REQUEST_SECONDS
 from trimodal_serving.hosts import Hosts
 from trimodal_serving.logs import log_to_stderr
@@ -33,6 +34,8 @@ DRAIN_SECONDS = 30
 IDLE_SECONDS = 75
 """That a connection waits for its next request, longer than proxies keep theirs."""
 MOST_REPLICAS = 64
+REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""Where a client of this machine finds what listens on all addresses."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +116,8 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: an option that cannot be, or an address that is not ours to listen on.
-        StorageError: the folder is not a model.
+        PathError: a folder that is no model, or a file of keys that is not there.
+        StorageError: one that cannot be read, or is damaged.
         NumericError: the model computes no finite vector.
     """
     _check(options)
@@ -179,14 +183,15 @@ def _check_folder(folder: str) -> None:
     try:
         (Path(folder) / "config.json").read_bytes()
     except OSError as error:
-        raise StorageError(
-            f"{folder} is not a model folder: it has no readable config.json"
-        ) from error
+        message = f"{folder} is not a model folder: it has no readable config.json"
+        raise refusal(message, error) from error
 
 
 def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: socket.socket) -> int:
     for folder in models.values():  # said now, not after all was imported
         _check_folder(folder)
+    if options.keys is not None:
+        check_there(options.keys)
 
     from trimodal_serving.backend import Setting
     from trimodal_serving.hosting import Hosting, build_app
@@ -215,7 +220,8 @@ def _serve(options: argparse.Namespace, models: Mapping[str, str], listener: soc
             return
         error = starting.exception()
         if error is None:
-            print(_welcome(list(models), listener), flush=True)
+            address = listener.getsockname()[:2]
+            print(welcome(list(models), address, options.keys is not None), flush=True)
         else:
             failure.append(error)
             server.should_exit = True
@@ -257,14 +263,26 @@ def http_server(app: "Guard") -> "uvicorn.Server":
     return uvicorn.Server(config)
 
 
-def _welcome(names: Sequence[str], listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def welcome(names: Sequence[str], address: tuple[str, int], locked: bool) -> str:
+    """What is said once models are ready, with a command to try.
+
+    Args:
+        names: of the models.
+        address: host and port that are listened on.
+        locked: only those with a key are answered.
+    """
+    host, port = address
+    key = " -H 'authorization: Bearer SECRET'" if locked else ""
     return (
-        f"trimodal: serving {', '.join(names)} at {address}, try: "
-        f"curl {address}/v1/embeddings -H 'content-type: application/json' "
+        f"trimodal: serving {', '.join(names)} at {_address(host, port)}, try: "
+        f"curl {_address(REACHABLE.get(host, host), port)}/v1/embeddings{key} "
+        "-H 'content-type: application/json' "
         f"""-d '{{"model": "{names[0]}", "input": "a red circle"}}'"""
     )
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 COMMAND = Command("serve", "Serve a model over HTTP.", configure, run)

@@ -8,7 +8,7 @@ class TrimodalError(Exception):
 
 
 class ConfigError(TrimodalError):
-    """A configuration that cannot be run, or a run directory that another process holds."""
+    """A configuration or an option that cannot be, or a run that another process holds."""
 
     exit_code = 64
 
@@ -27,6 +27,15 @@ class StorageError(TrimodalError):
     """A file or folder that cannot be read or written: checkpoints, models, reports."""
 
     exit_code = 74
+
+
+class PathError(StorageError):
+    """A path that was named and leads nowhere, to something else, or to what is not written over.
+
+    It is the user's to mend, while another `StorageError` may be gone when the disk is mended.
+    """
+
+    exit_code = 64
 
 
 class NumericError(TrimodalError):

@@ -51,7 +51,8 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        cause = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {cause}") from error
     try:
         tree = _read(text)
     except ValueError as error:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from trimodal.errors import DataError, StorageError, TrimodalError
+from trimodal.errors import DataError, PathError, StorageError, TrimodalError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,6 +32,7 @@ PAUSES = (1.0, 4.0, 16.0)
 """Seconds before what could not be read is asked for again."""
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What says that there is no such file, rather than that it cannot be read now."""
+_IN_THE_WAY = (*MISSING, FileExistsError)
 T = TypeVar("T")
 
 
@@ -120,9 +121,15 @@ def read_source(source: Source) -> bytes:
 
 
 def _read_medium(read: Callable[[], bytes]) -> bytes:
+    with _missing_is_data():
+        return patiently(read)
+
+
+@contextmanager
+def _missing_is_data() -> Iterator[None]:
     """What is gone is a fault of the data; what a disk or a server refuses for now is not."""
     try:
-        return patiently(read)
+        yield
     except StorageError as error:
         if is_missing(error):
             raise DataError(str(error)) from error
@@ -153,6 +160,11 @@ def is_missing(error: StorageError) -> bool:
         return True
     # what s3fs makes of a range behind the end
     return isinstance(cause, OSError) and cause.errno == errno.EINVAL
+
+
+def refusal(message: str, cause: Exception) -> StorageError:
+    """What to say of a path that was named and cannot be used: who mends it depends on `cause`."""
+    return (PathError if isinstance(cause, _IN_THE_WAY) else StorageError)(message)
 
 
 @contextmanager
@@ -196,6 +208,17 @@ def read_bytes(address: str | Path) -> bytes:
     """
     with open_binary(address) as file, naming(address, "read"):
         return file.read()
+
+
+def read_data(address: str | Path) -> bytes:
+    """A whole file of a corpus, such as a manifest.
+
+    Raises:
+        DataError: there is no such file.
+        StorageError: it cannot be read now.
+    """
+    with _missing_is_data():
+        return read_bytes(address)
 
 
 def read_range(address: str, offset: int, size: int) -> bytes:
@@ -292,17 +315,18 @@ def check_writable(address: str | Path) -> None:
     """Refuse a place that cannot be written, before the work that would be lost.
 
     Raises:
-        StorageError: the folder does not exist or takes no files, or there is a folder in its
-            place; of an address of fsspec, there is no such file system.
+        PathError: the folder does not exist, or there is a folder in its place.
+        StorageError: the folder takes no files; of an address of fsspec, there is no such file
+            system.
     """
     if is_remote(address):
         _remote(address)
         return
     path = Path(address)
     if not path.parent.is_dir():
-        raise StorageError(f"{path} cannot be written: there is no folder {path.parent}")
+        raise PathError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():
-        raise StorageError(f"{path} cannot be written: it is a folder")
+        raise PathError(f"{path} cannot be written: it is a folder")
     if not os.access(path.parent, os.W_OK):
         raise StorageError(f"{path} cannot be written: no permission in {path.parent}")
 

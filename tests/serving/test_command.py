@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from trimodal.cli import guarded
-from trimodal_serving.command import COMMAND
+from trimodal_serving.command import COMMAND, welcome
 
 ROOTS = [path for path in sys.path if path.endswith(("/src", "/kernels", "/serving"))]
 HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "numpy")
@@ -67,12 +67,12 @@ def test_other_than_loopback_needs_keys_that_can_be_read(
     (tmp_path / "config.json").touch()
     address = ["--host", "0.0.0.0", "--port", "0"]  # noqa: S104
     arguments = [str(tmp_path), *address, "--keys", str(keys)]
-    assert run(*arguments) == 74
+    assert run(*arguments) == 64
     keys.write_text('{"keys": []}')
     keys.chmod(0o644)
     assert run(*arguments) == 74
     first, second = capsys.readouterr().err.splitlines()
-    assert f"{keys}: cannot be read" in first
+    assert f"{keys} cannot be read" in first
     assert f"chmod 600 {keys}" in second
 
 
@@ -126,7 +126,7 @@ def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_folder_that_is_no_model_ends_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(str(tmp_path), "--port", "0") == 74
+    assert run(str(tmp_path), "--port", "0") == 64
     output = capsys.readouterr()
     assert f"{tmp_path} is not a model folder" in output.err
     assert "Traceback" not in output.err
@@ -220,6 +220,21 @@ def test_it_serves_until_it_is_told_to_stop(
     assert line.startswith(
         f"trimodal: serving some/name, other at {address}, try: curl {address}/v1/"
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "locked", "at", "command"),
+    [
+        ("127.0.0.1", False, "http://127.0.0.1:80", "curl http://127.0.0.1:80/v1/embeddings -H 'c"),
+        ("0.0.0.0", True, "http://0.0.0.0:80", "curl http://127.0.0.1:80/v1/embeddings -H 'auth"),  # noqa: S104
+        ("::", True, "http://[::]:80", "curl http://[::1]:80/v1/embeddings -H 'authorization: B"),
+    ],
+)
+def test_what_is_to_be_tried_reaches_the_server(
+    host: str, locked: bool, at: str, command: str
+) -> None:
+    said = welcome(["demo"], (host, 80), locked)
+    assert said.startswith(f"trimodal: serving demo at {at}, try: {command}")
 
 
 class Served:

@@ -5,18 +5,20 @@ trimodal batch in.jsonl out.jsonl --model runs/demo/model
 
 import argparse
 import asyncio
+import json
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trimodal.cli import Command, add_token_budget, add_weights, check_output, positive
-from trimodal.errors import ConfigError
+from trimodal.errors import ConfigError, DataError
+from trimodal.storage import check_writable, naming
 
-if TYPE_CHECKING:
-    from trimodal_serving.backend import Setting
+EXIT_FAILURES = 65
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.epilog = "Exits with 65 if a request has an error for its answer, of this run or before."
     parser.add_argument("input", metavar="IN", help="JSON lines in OpenAI's batch format")
     parser.add_argument(
         "output", metavar="OUT", help="gets a line for each; one that exists goes on"
@@ -35,39 +37,63 @@ def run(options: argparse.Namespace) -> int:
     """Answer what is not answered yet.
 
     Raises:
-        DataError: a line that is no request.
-        StorageError: a file that cannot be read or written, or a folder that is no model.
+        DataError: a file of requests that is not there, or a line that is no request.
+        PathError: a folder that is no model, or a place for the answers that cannot be.
+        StorageError: a file that cannot be read or written.
     """
-    from trimodal_serving.backend import Setting
-    from trimodal_serving.batch import read_lines
-    from trimodal_serving.command import default_name
+    from trimodal_serving.batch import answered, read_lines
     from trimodal_serving.logs import log_to_stderr
 
-    check_output(Path(options.output), [Path(options.input)])
-    for _ in read_lines(Path(options.input)):
-        pass
-    log_to_stderr()
-    name = options.name or default_name(Path(options.model))
-    setting = Setting(options.model, options.device, options.token_budget, options.weights)
-    count, failed = asyncio.run(_run(options, name, setting))
-    print(f"{options.output}: {count} answered, {failed} of them with an error")
-    return 0
+    source, target = Path(options.input), Path(options.output)
+    check_output(target, [source])
+    if not source.exists():
+        raise DataError(f"{source} cannot be read: there is no such file")
+    check_writable(target)
+    requests = [line.custom_id for line in read_lines(source)]
+    if not requests:
+        raise DataError(f"{source} has no requests")
+    before = answered(target).intersection(requests)
+    if len(before) < len(requests):
+        log_to_stderr()
+        asyncio.run(_run(options, target))
+    failures = list(_failures(target, set(requests)))
+    told = f"{len(requests) - len(before)} of {len(requests)} requests answered"
+    print(f"{target}: {told}, {len(before)} were before" if before else f"{target}: {told}")
+    if failures:
+        print(f"errors among the answers: {len(failures)}, the first of {failures[0]}")
+        print(f"what is taken out of {target} is asked again by the same command")
+    return EXIT_FAILURES if failures else 0
 
 
-async def _run(options: argparse.Namespace, name: str, setting: "Setting") -> tuple[int, int]:
+def _failures(target: Path, requests: Container[str]) -> Iterator[str]:
+    """What is wrong with each answer that is an error."""
+    with naming(target, "read"), target.open("rb") as file:
+        for text in file:
+            tree = json.loads(text)
+            answer = tree["response"]
+            if tree["custom_id"] in requests and answer["status_code"] >= 400:
+                error = answer["body"].get("error")
+                cause = f" {error['message']}" if isinstance(error, dict) else ""
+                yield f"{tree['custom_id']}: {answer['status_code']}{cause}"
+
+
+async def _run(options: argparse.Namespace, target: Path) -> None:
     try:
         from trimodal_serving.app import create_app
     except ImportError as error:
         raise ConfigError(f"batches need {error.name}: pip install 'trimodal[serving]'") from error
-    from trimodal_serving.backend import load_model
+    from trimodal_serving.backend import Setting, load_model
     from trimodal_serving.batch import run_batch
+    from trimodal_serving.command import default_name
     from trimodal_serving.engine import Engine
 
+    name = options.name or default_name(Path(options.model))
+    setting = Setting(options.model, options.device, options.token_budget, options.weights)
     engine = Engine(lambda: load_model(setting), setting.token_budget)
     app = create_app({name: engine}, 1 << 30)
     await engine.start()
     try:
-        return await run_batch(app, Path(options.input), Path(options.output), options.concurrency)
+        await run_batch(app, Path(options.input), target, options.concurrency)
     finally:
         await engine.close(0)
 

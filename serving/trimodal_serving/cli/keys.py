@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from trimodal.cli import Command, positive
+from trimodal.cli import Command, check_there, positive
 from trimodal_serving.caller import PRIORITIES
 from trimodal_serving.keys import SCOPES, Key, KeyFile, Limits
 
@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: a value that cannot be, or a key that is not there.
+        PathError: there is no such file.
         StorageError: the file cannot be read or written.
     """
     return options.action(options)
@@ -98,6 +99,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    check_there(options.file)
     for key in KeyFile(options.file).load().values():
         print("  ".join((key.id, key.tenant, ",".join(key.scopes), key.priority, _state(key))))
     return 0
@@ -112,6 +114,7 @@ def _state(key: Key) -> str:
 
 
 def _revoke(options: argparse.Namespace) -> int:
+    check_there(options.file)
     key = KeyFile(options.file).revoke(options.id)
     print(f"key {key.id} of {key.tenant} is revoked since {key.revoked}")
     return 0

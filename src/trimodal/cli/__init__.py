@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from trimodal import __version__
 from trimodal.config import WEIGHTS
-from trimodal.errors import ConfigError, TrimodalError
+from trimodal.errors import ConfigError, PathError, TrimodalError
+from trimodal.storage import refusal
 
 if TYPE_CHECKING:
     from trimodal.workers import Workers
@@ -106,6 +107,31 @@ def check_output(output: str | Path, inputs: Iterable[str | Path]) -> None:
             raise ConfigError(f"{output} would be written into {given}, which is read")
 
 
+def check_there(path: str | Path) -> None:
+    """Refuse a path that was named and leads nowhere.
+
+    Raises:
+        PathError: it does.
+    """
+    if not Path(path).exists():
+        raise PathError(f"{path} cannot be read: there is no such file")
+
+
+def make_output(folder: Path) -> bool:
+    """Make the folder that `--out` names; whether there is anything in it.
+
+    Raises:
+        PathError: a file is in its place, or where a folder above it should be.
+        StorageError: it cannot be made or read.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return any(folder.iterdir())
+    except OSError as error:
+        message = f"--out {folder} cannot be used: {error.strerror}"
+        raise refusal(message, error) from error
+
+
 def _place(address: str | Path) -> PurePath:
     """Where an address leads; those of fsspec are compared as they are written."""
     return PurePath(address) if "://" in str(address) else Path(os.path.realpath(address))
@@ -114,7 +140,10 @@ def _place(address: str | Path) -> PurePath:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code; a user's mistake is one line on stderr."""
     parser = argparse.ArgumentParser(
-        prog="trimodal", description="Pre-train, fine-tune and serve one model of three modalities."
+        prog="trimodal",
+        description="Pre-train, fine-tune and serve one model of three modalities.",
+        epilog="Exit codes: 0 done; 2 usage; 64 configuration, option or path; 65 data; 74 storage "
+        "that fails or is damaged; 75 the same command goes on; 76 numbers that are not finite.",
     )
     parser.add_argument("--version", action="version", version=f"trimodal {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -178,14 +178,16 @@ def _stats(options: argparse.Namespace) -> int:
     from trimodal.data import read_manifests
     from trimodal.data.statistics import measure
     from trimodal.progress import Progress
+    from trimodal.storage import check_writable, write_json
 
+    for out in (options.json, options.html):
+        if out is not None:
+            check_writable(out)
     rows = read_manifests(options.manifests)
     with Progress(len(rows), "measured", shown=True) as bar:
         found = measure(rows, options.tokenizer, bar.advance)
     print(found.summary())
     if options.json is not None:
-        from trimodal.storage import write_json
-
         write_json(options.json, found.tree())
     if options.html is not None:
         from trimodal.evaluation.corpus_page import write_page

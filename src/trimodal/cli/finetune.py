@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from trimodal.cli import Command
-from trimodal.errors import ConfigError, StorageError
+from trimodal.cli import Command, make_output
+from trimodal.errors import PathError
 
 EXAMPLE = r"""example:
   trimodal finetune runs/demo/model --data data/digits/train.jsonl --out runs/classifier \
@@ -38,12 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fine-tune and save."""
     out = Path(options.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise ConfigError(f"--out {out} is not empty")
-    except OSError as error:
-        raise StorageError(f"--out {out} cannot be used: {error.strerror}") from error
+    if make_output(out):
+        raise PathError(f"--out {out} is not empty")
     from trimodal.finetune import finetune
 
     model = finetune(

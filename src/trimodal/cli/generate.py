@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimodal.cli import Command, add_token_budget, check_output, positive
+from trimodal.cli import Command, add_token_budget, check_output, make_output, positive
 from trimodal.config import SCHEDULES
-from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
@@ -224,10 +224,7 @@ def _generate_all(options: argparse.Namespace) -> int:
     model = load_model(options.model)
     sources = [Modality.of(name) for name in options.sources]
     media, suffix = options.out / options.to, {"image": ".png", "speech": ".wav"}.get(options.to)
-    try:
-        (media if suffix else options.out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{options.out} cannot be made: {error.strerror}") from error
+    make_output(media if suffix else options.out)
     manifest, lines = options.out / MANIFEST, []
     with Progress(len(rows), "generated", shown=True) as bar:
         for start, made in generate_rows(

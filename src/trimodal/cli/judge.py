@@ -6,8 +6,7 @@ trimodal judge train --data data/digits/train.jsonl --out runs/judges
 import argparse
 from pathlib import Path
 
-from trimodal.cli import Command, check_output, positive
-from trimodal.errors import StorageError
+from trimodal.cli import Command, check_output, make_output, positive
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,12 +54,7 @@ def _train(options: argparse.Namespace) -> int:
     from trimodal.evaluation.judge_training import train_judges
     from trimodal.evaluation.judges import read_judges_config
 
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        used = any(options.out.iterdir())
-    except OSError as error:
-        raise StorageError(f"--out {options.out} cannot be used: {error.strerror}") from error
-    if used:
+    if make_output(options.out):
         read_judges_config(options.out)  # former judges are replaced, nothing else is
     torch.set_num_threads(1)  # on operations this small, threads mostly wait for each other
     judges = train_judges(options.data, steps=options.steps, seed=options.seed, progress=True)

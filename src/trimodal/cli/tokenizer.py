@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from trimodal.cli import Command, check_output
-from trimodal.errors import StorageError
+from trimodal.storage import refusal
 
 FILE = "text.model"
 TOKENIZERS = "runs/demo/tokenizers"
@@ -158,7 +158,7 @@ def _train_text(options: argparse.Namespace) -> int:
     try:
         pieces = train_tokenizer(texts, path, options.vocab_size, within_words=options.within_words)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+        raise refusal(f"{path} cannot be written: {error.strerror}", error) from error
     print(f"{path}: {pieces} pieces")
     return 0
 

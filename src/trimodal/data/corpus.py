@@ -18,7 +18,7 @@ import soundfile
 from PIL import Image
 
 from trimodal.data.espeak import SAMPLE_RATE, Utterance, engine
-from trimodal.errors import StorageError
+from trimodal.errors import PathError, StorageError
 from trimodal.progress import Progress
 from trimodal.workers import Processes
 
@@ -93,7 +93,8 @@ def build(
 
     Raises:
         DataError: a package that the recipe needs is not installed.
-        StorageError: the folder holds something else or cannot be written.
+        PathError: the folder holds something else.
+        StorageError: it cannot be written.
     """
     folder = Path(folder)
     try:
@@ -115,7 +116,7 @@ def build(
 def _prepare(folder: Path, recipe: Recipe, overwrite: bool) -> None:
     former = _is_build(folder)
     if folder.is_dir() and any(folder.iterdir()) and not former and not overwrite:
-        raise StorageError(
+        raise PathError(
             f"{folder} is not empty and no former build; name another folder or pass --overwrite"
         )
     for split in SPLITS:

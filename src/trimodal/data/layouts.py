@@ -151,5 +151,6 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {cause}") from error
     return [line for line in text.split("\n") if line.strip()]

@@ -23,6 +23,7 @@ from trimodal.storage import (
     is_remote,
     open_binary,
     read_bytes,
+    read_data,
 )
 
 LONGEST_LINE = 2**24
@@ -192,9 +193,13 @@ def manifest_digest(path: str | Path) -> str:
     """SHA-256 of a manifest, in hexadecimal.
 
     Raises:
-        StorageError: it cannot be read.
+        DataError: there is none.
+        StorageError: it cannot be read now.
     """
-    return hashlib.sha256(read_bytes(manifest_of(path))).hexdigest()
+    try:
+        return hashlib.sha256(read_data(manifest_of(path))).hexdigest()
+    except DataError as error:
+        raise DataError(f"manifest {error}") from error
 
 
 def moved(row: Row, tree: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from typing import Any, Protocol
 from trimodal.data.manifest import INDEX, SUMMARY, read_whole
 from trimodal.data.row import MEDIA
 from trimodal.data.shard import PARTS, Entry, Shard, ShardTask, write_shard
-from trimodal.errors import StorageError
+from trimodal.errors import PathError, StorageError
 from trimodal.storage import (
     Source,
     is_file,
     is_used,
     make_folder,
     read_bytes,
+    read_data,
     remove_tree,
     replacing,
     size_of,
@@ -146,7 +147,8 @@ def import_corpus(
 
     Raises:
         DataError: a file cannot be used.
-        StorageError: the folder holds something else, or cannot be written.
+        PathError: the folder holds something else.
+        StorageError: it cannot be written.
     """
     folder, cuts = str(folder), cuts or Cuts()
     plan = {"source": corpus.digest, **asdict(cuts)}
@@ -192,11 +194,12 @@ def read_summary(folder: str | Path) -> Imported:
     """What `index.json` says.
 
     Raises:
-        StorageError: it is not there or damaged, so the import was not finished.
+        DataError: it is not there, so nothing was imported or it was not finished.
+        StorageError: it is damaged, or cannot be read now.
     """
     path = under(folder, SUMMARY)
     try:
-        tree = json.loads(read_bytes(path))
+        tree = json.loads(read_data(path))
         shards = tuple(Shard(**shard) for shard in tree["shards"])
         named = {name: tree[name] for name in ("rows", "source", "index", "duplicates")}
         return Imported(**named, shards=shards)
@@ -209,7 +212,7 @@ def _finished(folder: str, plan: dict[str, Any]) -> Imported | None:
         return None
     found = read_summary(folder)
     if found.source != plan["source"]:
-        raise StorageError(f"{folder} holds the import of another manifest; name another folder")
+        raise PathError(f"{folder} holds the import of another manifest; name another folder")
     return found
 
 
@@ -218,12 +221,12 @@ def _prepare(folder: str, plan: dict[str, Any]) -> None:
     known = under(folder, PARTS, "plan.json")
     if is_file(known):
         if json.loads(read_bytes(known)) != plan:
-            raise StorageError(
+            raise PathError(
                 f"{folder} holds an unfinished import of another manifest, or with other sizes of "
                 "shards; remove it or name another folder"
             )
     elif is_used(folder, besides=PARTS):  # which is made before the plan is in it
-        raise StorageError(f"{folder} is not empty and no import; name another folder")
+        raise PathError(f"{folder} is not empty and no import; name another folder")
     else:
         make_folder(under(folder, PARTS))
         write_whole(known, json.dumps(plan).encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trimodal.data.manifest import moved, read_whole
 from trimodal.data.row import MEDIA, Row
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError
 from trimodal.storage import is_file, make_folder, resolved, under, write_whole
 from trimodal.streams import digest
 
@@ -33,7 +33,8 @@ def split_manifest(
     Raises:
         DataError: `FILE:LINE: cause`, a row cannot be used.
         ConfigError: a share or key that cannot be, or what is together leaves a split empty.
-        StorageError: a manifest cannot be written, or is there already.
+        PathError: a manifest is there already.
+        StorageError: one cannot be written.
     """
     _check(shares, apart)
     whole = read_whole(manifest, trees=True)
@@ -48,7 +49,7 @@ def split_manifest(
     places = {name: under(folder, f"{name}.jsonl") for name in ("train", *shares)}
     for path in places.values():
         if is_file(path):
-            raise StorageError(f"{path} is there already")
+            raise PathError(f"{path} is there already")
     make_folder(folder)
     sizes = {}
     for name, path in places.items():

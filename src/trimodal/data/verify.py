@@ -26,7 +26,8 @@ def verify(folder: str | Path, progress: Callable[[int], object] = lambda _: Non
         progress: called with the number of rows of each shard that was read.
 
     Raises:
-        StorageError: there is no `index.json`, or it is damaged.
+        DataError: there is no `index.json`.
+        StorageError: it is damaged, or cannot be read now.
     """
     summary = read_summary(folder)
     index = f"{folder}/{INDEX}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimodal.config import load_config
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError
 from trimodal.evaluation.run import Series, read_metrics
 from trimodal.evaluation.sheet import Chapter, Sheet, Table, write_sheet
 from trimodal.schema import flat, to_dict
@@ -24,7 +24,8 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     """Write a page with the curves of runs, finished or not.
 
     Raises:
-        StorageError: a folder has no metrics or no configuration, or the page cannot be written.
+        PathError: a folder has no metrics or no configuration.
+        StorageError: metrics cannot be read, or the page cannot be written.
         ConfigError: fewer than two runs, two of one name, or nothing to draw with.
     """
     try:
@@ -81,14 +82,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _metrics(folder: Path) -> dict[str, Series]:
     path = folder / "metrics.jsonl"
     if not path.exists():
-        raise StorageError(f"{folder} is not a run directory: it has no metrics.jsonl")
+        raise PathError(f"{folder} is not a run directory: it has no metrics.jsonl")
     return dict(read_metrics(path))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.exists():
-        raise StorageError(f"{folder} is not a run directory: it has no config.yaml")
+        raise PathError(f"{folder} is not a run directory: it has no config.yaml")
     return flat(to_dict(load_config(path)))
 
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from trimodal.config import SpeechInputConfig, VisionInputConfig
 from trimodal.data.manifest import manifest_digest
-from trimodal.errors import ConfigError, DataError, StorageError
+from trimodal.errors import ConfigError, DataError, PathError, StorageError
 from trimodal.processors import SpeechProcessor, VisionProcessor
 from trimodal.schema import Bounds, parse, to_dict
-from trimodal.storage import Source, write_json, write_whole
+from trimodal.storage import Source, refusal, write_json, write_whole
 from trimodal.weights import check_weights, read_weights
 
 KIND = "judges"
@@ -309,8 +309,8 @@ def load_judges(folder: str | Path) -> Judges:
     """The judges of a folder.
 
     Raises:
-        StorageError: the folder holds no judges, or a file of it is damaged or does not fit the
-            other.
+        PathError: the folder is not there, or holds something else.
+        StorageError: a file of it is damaged or does not fit the other.
     """
     folder = Path(folder)
     config = read_judges_config(folder)
@@ -329,15 +329,17 @@ def read_judges_config(folder: Path) -> JudgesConfig:
     """What the judges of a folder know.
 
     Raises:
-        StorageError: the folder holds no judges.
+        PathError: the folder is not there, or holds something else.
+        StorageError: what it holds is damaged.
     """
     path = folder / CONFIG_FILE
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(f"{folder} holds no judges: it has no readable {CONFIG_FILE}") from error
+        message = f"{folder} holds no judges: it has no readable {CONFIG_FILE}"
+        raise refusal(message, error) from error
     if not isinstance(tree, dict) or tree.get("kind") != KIND:
-        raise StorageError(f"{folder} holds something else than judges")
+        raise PathError(f"{folder} holds something else than judges")
     try:
         return parse(JudgesConfig, tree, "")
     except ConfigError as error:

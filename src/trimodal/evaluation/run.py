@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trimodal.config import RunConfig, load_config
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError, StorageError
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,15 @@ def read_run(folder: Path) -> Run:
     """Read the configuration and the metrics of a run.
 
     Raises:
-        StorageError: the folder is not that of a finished run, or `metrics.jsonl` is damaged.
+        PathError: the folder is not that of a finished run.
+        StorageError: `metrics.jsonl` cannot be read or is damaged.
         ConfigError: `config.yaml` is not a run's configuration.
     """
     if not folder.is_dir():
-        raise StorageError(f"{folder} is not a run directory: there is no such folder")
+        raise PathError(f"{folder} is not a run directory: there is no such folder")
     for name in ("config.yaml", "metrics.jsonl", "model"):
         if not (folder / name).exists():
-            raise StorageError(f"{folder} is not a finished run: it has no {name}")
+            raise PathError(f"{folder} is not a finished run: it has no {name}")
     return Run(folder, load_config(folder / "config.yaml"), read_metrics(folder / "metrics.jsonl"))
 
 
@@ -115,7 +116,8 @@ def read_metrics(path: Path) -> dict[str, Series]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
+        cause = getattr(error, "strerror", None) or error
+        raise StorageError(f"{path} cannot be read: {cause}") from error
     for number, line in enumerate(lines, start=1):
         try:
             tree = json.loads(line)

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from trimodal.batch import Modality
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError, StorageError
 from trimodal.models.narrowing import narrow
 from trimodal.models.trimodal import TrimodalConfig, TrimodalModel
 from trimodal.processors import TrimodalProcessor
 from trimodal.schema import to_dict
+from trimodal.storage import refusal
 from trimodal.weights import check_weights, read_weights
 
 
@@ -31,8 +32,8 @@ def load(
         weights: what its matrices are kept in, see `narrow`.
 
     Raises:
-        StorageError: the folder is not a trimodal model, or a file of it is damaged or does not
-            fit the others.
+        PathError: the folder is not there, or not that of a trimodal model.
+        StorageError: a file of it is damaged or does not fit the others.
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -55,11 +56,10 @@ def _read_config(folder: Path) -> TrimodalConfig:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(
-            f"{folder} is not a model folder: it has no readable config.json"
-        ) from error
+        message = f"{folder} is not a model folder: it has no readable config.json"
+        raise refusal(message, error) from error
     if not isinstance(tree, dict) or tree.get("model_type") != TrimodalConfig.model_type:
-        raise StorageError(f"{folder} holds another kind of model than trimodal's")
+        raise PathError(f"{folder} holds another kind of model than trimodal's")
     labels, inputs = tree.get("class_labels", []), tree.get("class_inputs", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise StorageError(f"{path}: class_labels must be a list of strings")

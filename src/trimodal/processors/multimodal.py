@@ -10,7 +10,7 @@ from typing import Any
 
 from trimodal.batch import Medium, Modality, Sample
 from trimodal.config import ModelConfig
-from trimodal.errors import DataError, StorageError
+from trimodal.errors import DataError, PathError, StorageError
 from trimodal.processors.codes import CodeProcessor
 from trimodal.processors.speech import SpeechProcessor, SpeechSource
 from trimodal.processors.text import TextProcessor
@@ -122,6 +122,8 @@ class TrimodalProcessor:
             if tokenizers is not None and tokenizers.fingerprints() != saved:
                 raise StorageError(f"{folder} holds other tokenizers than the model was trained on")
             return cls(parse(ModelConfig, tree["model"], "model"), proto, tokenizers)
+        except PathError as error:  # the folder of a model was found, but not whole
+            raise StorageError(str(error)) from error
         except (
             OSError,
             AttributeError,

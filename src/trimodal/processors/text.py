@@ -14,6 +14,7 @@ import torch
 
 from trimodal.batch import Medium, Modality
 from trimodal.errors import ConfigError, DataError, StorageError, TrimodalError
+from trimodal.storage import refusal
 from trimodal.vocabulary import Vocabulary
 
 MOST_PIECES = 1_000_000
@@ -51,10 +52,9 @@ class TextProcessor:
         try:
             proto = Path(path).read_bytes()
         except OSError as error:
-            raise StorageError(
-                f"tokenizer {path} cannot be read: {error.strerror}; "
-                "train one with `trimodal tokenizer train text`"
-            ) from error
+            message = f"tokenizer {path} cannot be read: {error.strerror}; "
+            hint = "train one with `trimodal tokenizer train text`"
+            raise refusal(message + hint, error) from error
         return cls(proto, vocabulary, max_tokens)
 
     def medium(self, text: str, keep: Literal["start", "end"] | None = None) -> Medium:

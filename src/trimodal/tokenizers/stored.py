@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError, StorageError
 from trimodal.schema import parse, to_dict
+from trimodal.storage import refusal
 from trimodal.weights import check_weights, read_weights
 
 CONFIG = "config.json"
@@ -66,8 +67,8 @@ class Stored(nn.Module):
         """Read a folder that `save` wrote; in evaluation mode.
 
         Raises:
-            StorageError: the folder holds something else, or a file of it is missing, damaged or
-                does not fit the other.
+            PathError: the folder is not there, or holds something else.
+            StorageError: a file of it is missing, damaged or does not fit the other.
         """
         folder = Path(folder)
         config = cls._read_config(folder)
@@ -91,7 +92,7 @@ class Stored(nn.Module):
         kind = tree.pop("kind", None)
         if kind != cls.kind:
             what = f"a {_words(kind)}" if isinstance(kind, str) else "something else"
-            raise StorageError(f"{folder} holds {what}, not a {_words(cls.kind)}")
+            raise PathError(f"{folder} holds {what}, not a {_words(cls.kind)}")
         try:
             return parse(cls.config_type, tree, "")
         except ConfigError as error:
@@ -102,11 +103,11 @@ def stored_kind(folder: str | Path) -> str:
     """Which of the three a folder holds.
 
     Raises:
-        StorageError: none of them.
+        PathError: none of them.
     """
     kind = _read_tree(Path(folder), "tokenizer or vocoder").get("kind")
     if kind not in KINDS:
-        raise StorageError(f"{folder} is not a tokenizer or vocoder: its {CONFIG} names no kind")
+        raise PathError(f"{folder} is not a tokenizer or vocoder: its {CONFIG} names no kind")
     return kind
 
 
@@ -114,7 +115,8 @@ def _read_tree(folder: Path, what: str) -> dict[str, Any]:
     try:
         tree = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(f"{folder} is not a {what}: it has no readable {CONFIG}") from error
+        message = f"{folder} is not a {what}: it has no readable {CONFIG}"
+        raise refusal(message, error) from error
     if not isinstance(tree, dict):
         raise StorageError(f"{folder} is not a {what}: its {CONFIG} holds no keys")
     return tree

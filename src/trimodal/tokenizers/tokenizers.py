@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError, StorageError
 from trimodal.tokenizers.mel import griffin_lim
 from trimodal.tokenizers.speech import SpeechTokenizer
 from trimodal.tokenizers.stored import CONFIG, Stored, fingerprint
@@ -60,7 +60,8 @@ class Tokenizers:
         """Read the parts that are there.
 
         Raises:
-            StorageError: there is none, or one is damaged or does not fit another.
+            PathError: there is none.
+            StorageError: one is damaged or does not fit another.
         """
         folder = Path(folder)
         present = {
@@ -69,7 +70,7 @@ class Tokenizers:
             if (folder / part.kind).exists()
         }
         if not present:
-            raise StorageError(
+            raise PathError(
                 f"{folder} holds no tokenizers: none of vision_tokenizer, speech_tokenizer and "
                 f"vocoder with its {CONFIG} is in it"
             )

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trimodal.errors import StorageError
+from trimodal.errors import PathError, StorageError
 from trimodal.storage import MISSING, naming, patiently, sync
 from trimodal.training.parts import WHOLE, Part, Parts, stem_of
 from trimodal.training.sharding import own, read_own
@@ -169,12 +169,13 @@ def load_step(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of one step.
 
     Raises:
-        StorageError: there is none, it is damaged, or it cannot be read now.
+        PathError: there is none.
+        StorageError: it is damaged, or cannot be read now.
     """
     found = dict(_found(folder))
     if step not in found:
         there = ", ".join(str(number) for number in sorted(found)) or "none"
-        raise StorageError(f"{folder} has no checkpoint of step {step}; it has: {there}")
+        raise PathError(f"{folder} has no checkpoint of step {step}; it has: {there}")
     read = _read(step, found[step])
     if isinstance(read, str):
         raise StorageError(f"checkpoint {found[step]} is damaged: {read}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from trimodal.config import load_config
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import ConfigError, PathError, StorageError
 from trimodal.models import TrimodalModel
 from trimodal.storage import sync
 from trimodal.training.averaging import WeightAverage
@@ -59,7 +59,8 @@ def export(folder: Path, step: int | None = None, out: Path | None = None) -> in
     Raises:
         ConfigError: another process holds the run, `out` is in use, or the data and tokenizers of
             the run are no longer what they were.
-        StorageError: there is no such checkpoint, or a file cannot be read or written.
+        PathError: there is no such checkpoint.
+        StorageError: a file cannot be read or written.
     """
     config = load_config(folder / "config.yaml")
     run = RunDirectory(folder)
@@ -71,7 +72,7 @@ def export(folder: Path, step: int | None = None, out: Path | None = None) -> in
         newest = load_newest(run.checkpoints) if step is None else None
         checkpoint = load_step(run.checkpoints, step) if step is not None else newest
         if checkpoint is None:
-            raise StorageError(f"{run.checkpoints} holds no checkpoint")
+            raise PathError(f"{run.checkpoints} holds no checkpoint")
         processor = build_processor(config)
         now = identity(config, data_fingerprint(config, processor))
         check_identity(checkpoint.state["identity"], now, folder)

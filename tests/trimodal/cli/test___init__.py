@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trimodal.cli import check_output, guarded
-from trimodal.errors import ConfigError, DataError, TrimodalError
+from trimodal.cli import check_output, guarded, main
+from trimodal.errors import ConfigError, DataError, StorageError, TrimodalError
+from trimodal.testing import write_tiny_manifest
 
 
 def _fail(error: BaseException) -> Callable[[], int]:
@@ -23,6 +24,7 @@ def _fail(error: BaseException) -> Callable[[], int]:
     [
         (TrimodalError("a mistake"), 1, "trimodal: error: a mistake\n"),
         (DataError("a row"), 65, "trimodal: error: a row\n"),
+        (StorageError("a disk"), 74, "trimodal: error: a disk\n"),
         (KeyboardInterrupt(), 130, "trimodal: interrupted\n"),
     ],
 )
@@ -81,3 +83,83 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, output: str, mess
         check_output(tmp_path / output, inputs)
     check_output(tmp_path / "model.json", inputs)
     check_output(tmp_path / "nowhere" / "data.jsonl", inputs)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train nowhere",
+        "train nowhere training.max_steps=1",
+        "eval nowhere --data test.jsonl",
+        "embed nowhere --data test.jsonl --out x.npz",
+        "generate nowhere --to text --text red",
+        "generate nowhere --to text --data test.jsonl --from image --out new",
+        "finetune nowhere --data test.jsonl --out new",
+        "judge test nowhere --data test.jsonl",
+        "tokenizer eval nowhere --data test.jsonl",
+        "tokenizer train vision --data test.jsonl --out new --config nowhere",
+        "tokenizer train vocoder --data test.jsonl --out new --tokenizer nowhere",
+        "tokenizer train text --data test.jsonl --out test.jsonl/nowhere/text.model",
+        "export nowhere",
+        "report nowhere",
+        "runs compare nowhere other",
+        "bench scaling nowhere",
+        "data tokenize nowhere --out new",
+        "data stats test.jsonl --json nowhere/x.json",
+        "data stats test.jsonl --html nowhere/x.html",
+        "serve nowhere --port 0",
+        "keys list nowhere",
+        "keys revoke nowhere 00",
+        "batch requests.jsonl out.jsonl --model nowhere",
+    ],
+)
+def test_a_path_that_leads_nowhere_is_the_users_mistake(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+) -> None:
+    assert _in_corpus(tmp_path, monkeypatch, arguments) == 64
+    _check_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "data split nowhere new",
+        "data stats nowhere",
+        "data import nowhere new",
+        "data verify nowhere",
+        "data manifest ljspeech nowhere new.jsonl",
+        "data manifest coco nowhere new.jsonl",
+        "tokenizer train text --data nowhere --out new",
+        "tokenizer train vision --data nowhere --out new",
+        "judge train --data nowhere --out new",
+        "embed model --data nowhere --out x.npz",
+        "batch nowhere out.jsonl --model model",
+    ],
+)
+def test_data_that_are_not_there_are_a_fault_of_the_data(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+) -> None:
+    assert _in_corpus(tmp_path, monkeypatch, arguments) == 65
+    _check_sentence(capsys)
+
+
+def _in_corpus(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: str) -> int:
+    """The exit code of a command where there are `test.jsonl` and `requests.jsonl` alone."""
+    write_tiny_manifest(folder, rows=4, name="test")
+    request = '{"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "red"}}'
+    (folder / "requests.jsonl").write_text(request)
+    monkeypatch.chdir(folder)
+    return main(arguments.split())
+
+
+def _check_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("trimodal: error: ")
+    assert "nowhere" in line
+    assert "Errno" not in line

@@ -67,9 +67,9 @@ def test_the_file_is_what_other_programs_rely_on(folder: Path, model: TrimodalMo
     ("arguments", "code", "message"),
     [
         (("nowhere", "--data", "test.jsonl", "--out", "x.npy"), 64, "x.npy must end in .npz"),
-        (("nowhere", "--data", "test.jsonl", "--out", "x.npz"), 74, "is not a model folder"),
+        (("nowhere", "--data", "test.jsonl", "--out", "x.npz"), 64, "is not a model folder"),
         (("model", "--data", "no.jsonl", "--out", "x.npz"), 65, "no.jsonl cannot be read"),
-        (("model", "--data", "test.jsonl", "--out", "no/x.npz"), 74, "there is no folder no"),
+        (("model", "--data", "test.jsonl", "--out", "no/x.npz"), 64, "there is no folder no"),
         (("no", "--data", "x.npz", "--out", "./x.npz"), 64, "x.npz would be written over"),
         (("model", "--data", "test.jsonl", "--out", "model/x.npz"), 64, "written into model"),
     ],

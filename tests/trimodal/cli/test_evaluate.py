@@ -52,9 +52,9 @@ def test_prompts_and_budget_are_passed_on(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("nowhere", "--data", "test.jsonl"), 74, "nowhere is not a model folder"),
+        (("nowhere", "--data", "test.jsonl"), 64, "nowhere is not a model folder"),
         (("model", "--data", "nowhere.jsonl"), 65, "manifest nowhere.jsonl cannot be read"),
-        (("model", "--data", "test.jsonl", "--json", "no/r.json"), 74, "there is no folder no"),
+        (("model", "--data", "test.jsonl", "--json", "no/r.json"), 64, "there is no folder no"),
         (("model", "--data", "test.jsonl", "--prompts", "p.json"), 65, "p.json cannot be read"),
         (("no", "--data", "test.jsonl", "--json", "./test.jsonl"), 64, "would be written over"),
         (("no", "--data", "test.jsonl", "--json", "prompts.json"), 64, "would be written over"),

@@ -32,5 +32,5 @@ def test_a_folder_that_is_no_model_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["finetune", str(tmp_path), "--data", "x.jsonl", "--out", str(tmp_path / "out")]
-    assert main(arguments) == 74
+    assert main(arguments) == 64
     assert "is not a model folder" in capsys.readouterr().err

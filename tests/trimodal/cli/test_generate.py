@@ -295,7 +295,7 @@ MISTAKES = {
     ),
     "out-is-a-file": (
         ["--to", "text", "--data", "test.jsonl", "--from", "image", "--out", "test-0.png"],
-        "test-0.png cannot be made: File exists",
+        "--out test-0.png cannot be used: File exists",
     ),
 }
 

@@ -57,12 +57,12 @@ def test_testing_prints_the_accuracies(folder: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("test", "nowhere", "--data", "test.jsonl"), 74, "nowhere holds no judges"),
+        (("test", "nowhere", "--data", "test.jsonl"), 64, "nowhere holds no judges"),
         (("test", "judges", "--data", "no.jsonl"), 65, "no.jsonl cannot be read"),
         (("train", "--data", "no.jsonl", "--out", "new"), 65, "no.jsonl cannot be read"),
-        (("train", "--data", "test.jsonl", "--out", "used"), 74, "used holds no judges"),
+        (("train", "--data", "test.jsonl", "--out", "used"), 64, "used holds no judges"),
         (("train", "--data", "test.jsonl", "--out", "test.jsonl"), 64, "would be written over"),
-        (("train", "--data", "test.jsonl", "--out", "used/f"), 74, "used/f cannot be used"),
+        (("train", "--data", "test.jsonl", "--out", "used/f"), 64, "used/f cannot be used"),
         (("train", "--data", "test.jsonl", "--out", "new", "--seed", "-1"), 64, "seed: must be"),
     ],
 )

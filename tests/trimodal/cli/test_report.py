@@ -53,10 +53,10 @@ def test_mistakes_are_one_line_and_an_exit_code(
 ) -> None:
     assert _run(run_dir) == 64
     assert "names neither data.test nor data.validation; give --data" in capsys.readouterr().err
-    assert _run(run_dir.parent / "nowhere") == 74
+    assert _run(run_dir.parent / "nowhere") == 64
     assert "there is no such folder" in capsys.readouterr().err
     nothing = run_dir.parent / "nothing"
-    assert _run(run_dir, "--data", run_dir.parent / "train.jsonl", "--judges", nothing) == 74
+    assert _run(run_dir, "--data", run_dir.parent / "train.jsonl", "--judges", nothing) == 64
     assert "nothing holds no judges" in capsys.readouterr().err
     (run_dir / "config.yaml").write_text("run_dir: x\nsurprise: 1\n")
     assert _run(run_dir, "--data", run_dir.parent / "train.jsonl") == 64

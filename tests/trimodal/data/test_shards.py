@@ -9,7 +9,7 @@ from trimodal.data import read_manifest, shards
 from trimodal.data.row import Row
 from trimodal.data.shard import ShardTask, write_shard
 from trimodal.data.shards import Cuts, import_manifest, read_summary
-from trimodal.errors import StorageError
+from trimodal.errors import DataError, StorageError
 from trimodal.storage import ShardFile
 from trimodal.testing import write_tiny_manifest
 from trimodal.workers import Processes
@@ -115,7 +115,7 @@ def test_an_interrupted_import_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         import_manifest(manifest, tmp_path / "cut", CUTS, progress=stop)
-    with pytest.raises(StorageError, match=r"index\.json cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"index\.json cannot be read: No such file"):
         read_summary(tmp_path / "cut")
     (tmp_path / "cut" / ".import" / "shard-00002.tar").write_bytes(b"half")
     written: list[str] = []

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from trimodal.config import RunConfig
 from trimodal.data.shards import import_manifest
-from trimodal.errors import StorageError
+from trimodal.errors import DataError
 from trimodal.models import TrimodalModel
 from trimodal.models.layers import Block
 from trimodal.testing import assert_close
@@ -109,7 +109,7 @@ def test_the_fingerprint_is_of_what_the_data_are(everything: RunConfig, tmp_path
     moved.write_bytes(moved.read_bytes() + b"\n")
     assert data_fingerprint(with_data(everything, train=(str(moved),)), processor) != before
     missing = with_data(everything, train=(str(tmp_path / "nothing.jsonl"),))
-    with pytest.raises(StorageError, match=r"nothing\.jsonl cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"nothing\.jsonl cannot be read: No such file"):
         data_fingerprint(missing, processor)
 
 

@@ -19,7 +19,14 @@ import trimodal
 from trimodal.batch import Batch, Modality
 from trimodal.config import AverageConfig, ContrastiveConfig, RunConfig, TransformerConfig
 from trimodal.data import dataset
-from trimodal.errors import ConfigError, DataError, NumericError, StoppedError, StorageError
+from trimodal.errors import (
+    ConfigError,
+    DataError,
+    NumericError,
+    PathError,
+    StoppedError,
+    StorageError,
+)
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.processors.text import train_tokenizer
 from trimodal.testing import assert_close, tiny_model
@@ -198,8 +205,8 @@ def test_it_learns(config: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"train": ("missing.jsonl",)}, StorageError, "missing.jsonl cannot be read"),
-        ({"tokenizer": "missing.model"}, StorageError, "missing.model cannot be read"),
+        ({"train": ("missing.jsonl",)}, DataError, "missing.jsonl cannot be read"),
+        ({"tokenizer": "missing.model"}, PathError, "missing.model cannot be read"),
     ],
 )
 def test_files_that_are_missing_are_named(
