@@ -1,14 +1,9 @@
 """A run of moments with everything that is random switched on, and scripts that do it harm."""
 
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -22,10 +17,10 @@ from trimodal.testing import (
 )
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 LONGEST = 4 * 3600
 """Seconds that a script may take: 20,000 steps do on one slow core."""
 Harm = Callable[..., dict[str, Any]]
+Host = Callable[..., list[int]]
 
 
 @pytest.fixture(scope="session")
@@ -81,67 +76,18 @@ def tree(tmp_path: Path, corpus: Path) -> dict[str, Any]:
     }
 
 
-class Host:
-    """A process that has imported everything, and runs the scripts of this folder in forks."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "host.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
-
-    def __call__(self, script: str, said: Path, arguments: Sequence[str]) -> int:
-        """The status of a script; what it says is in a file then."""
-        asked, answers = self._pipes()
-        asked.write(json.dumps([script, str(said), *arguments]) + "\n")
-        asked.flush()
-        assert select.select([answers], [], [], LONGEST)[0], f"{script} takes too long"
-        return int(answers.readline())
-
-    def close(self) -> None:
-        """End it, and what it may have left."""
-        for pipe in self._pipes():
-            pipe.close()
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def _pipes(self) -> tuple[IO[str], IO[str]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        return self._process.stdin, self._process.stdout
-
-
-@pytest.fixture(scope="session")
-def host() -> Iterator[Host]:
-    """One for all scripts."""
-    made = Host()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def harm(tmp_path: Path, tree: dict[str, Any], host: Host) -> Harm:
     """What a script of this folder says about a run: `harm("kills.py", kills=5)`."""
 
-    def run(script: str, within: Sequence[str] = (), **options: Any) -> dict[str, Any]:
-        config, out, said = (tmp_path / name for name in ("run.yaml", "out.json", "said.txt"))
+    def run(script: str, **options: Any) -> dict[str, Any]:
+        config, out = tmp_path / "run.yaml", tmp_path / "out.json"
         config.write_text(yaml.safe_dump(tree))
         named = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        arguments = [str(config), str(out), *named]
-        if within:
-            command = [*within, sys.executable, str(HERE / script), *arguments]
-            with said.open("w") as sink:
-                status = subprocess.run(
-                    command, env=ENVIRONMENT, stderr=sink, check=False, timeout=LONGEST
-                ).returncode
-        else:
-            status = host(script, said, arguments)
-        stderr = said.read_text()
-        assert status == 0, stderr[-4000:]
+        command = [str(HERE / script), str(config), str(out), *named]
+        statuses = host(command, tmp_path, patience=LONGEST)
+        stderr = (tmp_path / "stderr").read_text()
+        assert statuses == [0], stderr[-4000:]
         return {**json.loads(out.read_text()), "stderr": stderr}
 
     return run

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from forks import at, free_port, kill, start, traces, train_whole, wait, wrap
 
 from trimodal.config import RunConfig, load_config
 from trimodal.training.trainer import Trainer
+
+AT_ONCE = 2
+"""Cases; one goes on while a watchdog is awaited in another."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,17 @@ class Case:
         wrap(Trainer, "_update", update)
 
 
-def suffer(config: RunConfig, world: int, case: Case) -> list[int]:
-    """How the other ranks end."""
+def begin(config: RunConfig, world: int, case: Case) -> list[int]:
+    """The ranks of a run, of which one suffers."""
     port = free_port()
-    pids = [
+    return [
         start(config, rank, world, port, *([case.patch] if rank == case.victim else []))
         for rank in range(world)
     ]
+
+
+def end(pids: Sequence[int], case: Case) -> list[int]:
+    """How the other ranks end."""
     statuses = [wait(pid) for rank, pid in enumerate(pids) if rank != case.victim]
     if case.harm == "STOP":
         kill(pids[case.victim])  # as a launcher does once another rank has ended
@@ -71,14 +78,16 @@ def main() -> None:
     config = load_config(options.config)
     whole = at(config, "whole")
     assert train_whole(whole, options.world) == [0] * options.world
-    found = {}
-    for text in options.cases.split(","):
-        harmed = at(config, text.replace(":", "-"))
-        found[text] = {
-            "statuses": suffer(harmed, options.world, Case.of(text)),
-            "again": train_whole(harmed, options.world),
-            "traces": traces(harmed) == traces(whole),
-        }
+    texts, found = options.cases.split(","), {}
+    for i in range(0, len(texts), AT_ONCE):
+        runs = {text: at(config, text.replace(":", "-")) for text in texts[i : i + AT_ONCE]}
+        pids = {text: begin(run, options.world, Case.of(text)) for text, run in runs.items()}
+        for text, run in runs.items():
+            found[text] = {
+                "statuses": end(pids[text], Case.of(text)),
+                "again": train_whole(run, options.world),
+                "traces": traces(run) == traces(whole),
+            }
     options.out.write_text(json.dumps(found))
 
 

@@ -2,7 +2,8 @@
 
 torchrun --nproc_per_node 2 tests/integration/stopped_ranks.py NOTES CONFIG.yaml [key=value ...]
 
-Each leaves its process id in NOTES, and at its end its status and the checkpoints that are there.
+Each leaves its process id and that of torchrun in NOTES, and at its end its status and the
+checkpoints that are there.
 """
 
 import json
@@ -29,6 +30,7 @@ if __name__ == "__main__":
     notes, *arguments = sys.argv[1:]
     entry, checkpoint._entry = checkpoint._entry, slowed
     rank = os.environ["RANK"]
+    Path(notes, "launcher.pid").write_text(str(os.getppid()))
     Path(notes, f"{rank}.pid").write_text(str(os.getpid()))
     status = main(arguments)
     run = next(item for item in arguments if item.startswith("run_dir=")).removeprefix("run_dir=")

@@ -1,8 +1,8 @@
 """Shards as Megatron-Energon prepares and reads them."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +39,7 @@ class Raw(DefaultTaskEncoder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, host: Callable[..., list[int]]) -> Path:
     """An import of 24 rows in four shards, with what Energon adds to it."""
     place = tmp_path_factory.mktemp("energon")
     manifest = write_tiny_manifest(place / "corpus", rows=24)
@@ -47,16 +47,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows[0] |= {"question": "which?", "answer": "red", "question_speech": rows[0]["speech"]}
     manifest.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     import_manifest(manifest, place / "shards", Cuts(rows=7))
+    program = str(Path(sys.executable).with_name("energon"))
     arguments = ["--non-interactive", "--split-ratio", "1,0,0", "--sample-type", "CrudeWebdataset"]
-    program = Path(sys.executable).with_name("energon")
-    done = subprocess.run(
-        [program, "prepare", *arguments, "--num-workers", "1", place / "shards"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    shards = str(place / "shards")
+    prepared = host([program, "prepare", *arguments, "--num-workers", "1", shards], place)
+    assert prepared == [0], (place / "stderr").read_text()[-3000:]
     return place / "shards"
 
 

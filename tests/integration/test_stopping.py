@@ -3,9 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 SCRIPT = str(Path(__file__).with_name("stopped_ranks.py"))
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+PROCESSES = ("launcher", "0", "1")
 STEPS = 4000
 PATIENCE = 240
 
@@ -58,30 +58,25 @@ def wait_for(path: Path, lines: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("everyone", [True, False], ids=["all processes twice", "one rank once"])
 def test_all_ranks_end_when_what_was_done_is_saved(
-    config: Path, tmp_path: Path, everyone: bool
+    config: Path, tmp_path: Path, host: Callable[..., list[int]], everyone: bool
 ) -> None:
     """A scheduler signals each process; torchrun signals its ranks again, or once one has ended."""
-    metrics, said = tmp_path / "run" / "metrics.jsonl", (tmp_path / "said.txt").open("w")
+    metrics = tmp_path / "run" / "metrics.jsonl"
     command = [*LAUNCH, SCRIPT, str(tmp_path), str(config), f"run_dir={tmp_path / 'run'}"]
-    launcher = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True
-    )
-    try:
+    with ThreadPoolExecutor(1) as pool:
+        launched = pool.submit(host, command, tmp_path)
         wait_for(metrics, 3)
-        ranks = [int((tmp_path / f"{rank}.pid").read_text()) for rank in range(2)]
-        for pid in [launcher.pid, *ranks] if everyone else ranks[1:]:
+        launcher, *ranks = (int((tmp_path / f"{name}.pid").read_text()) for name in PROCESSES)
+        for pid in [launcher, *ranks] if everyone else ranks[1:]:
             os.kill(pid, signal.SIGTERM)
         time.sleep(0.5)
         for pid in ranks if everyone else ():
             os.kill(pid, signal.SIGTERM)
-        assert launcher.wait(PATIENCE) != 0
-    finally:
-        if launcher.poll() is None:
-            launcher.kill()
+        assert launched.result() != [0]
     last = json.loads(metrics.read_text().splitlines()[-1])["step"]
     saved = [f"step-{last:08d}"]
     for rank in range(2):
         ended = tmp_path / f"{rank}.json"
-        assert ended.exists(), (tmp_path / "said.txt").read_text()[-3000:]
+        assert ended.exists(), (tmp_path / "stderr").read_text()[-3000:]
         assert json.loads(ended.read_text()) == [75, saved]
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == saved
