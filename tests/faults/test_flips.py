@@ -9,7 +9,10 @@ Harm = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.parametrize("flips", [80, pytest.param(1000, marks=pytest.mark.faults)])
-def test_every_flip_is_detected_or_changes_nothing(harm: Harm, flips: int) -> None:
+def test_every_flip_is_detected_or_changes_nothing(
+    harm: Harm, tree: dict[str, Any], flips: int
+) -> None:
+    tree["training"]["max_steps"] = 6  # the end of two checkpoints
     files = harm("flips.py", flips=flips)["files"]
     assert set(files) == {
         "codes.safetensors",

@@ -23,17 +23,17 @@ def _goes_on(found: dict[str, Any], cases: Sequence[str], world: int) -> None:
 
 
 def test_one_of_two(harm: Harm, tree: dict[str, Any]) -> None:
-    tree["training"] |= {"watchdog_seconds": 10, "max_steps": 6}
+    tree["training"] |= {"watchdog_seconds": 6, "max_steps": 6, "batch_size": 4}
     cases = ("1:5:KILL", "1:5:STOP")
     found = harm("ranks.py", world=2, cases=",".join(cases))
     _goes_on(found, cases, 2)
-    assert "Timeout (0:00:10)!" in found["stderr"], "the watchdog says where it stood"
+    assert "Timeout (0:00:06)!" in found["stderr"], "the watchdog says where it stood"
     assert "all_reduce" in found["stderr"]
 
 
 def test_sums_of_four_ranks_are_as_exact(harm: Harm, tree: dict[str, Any]) -> None:
     """The order in which more than two ranks add is no other after a resume."""
-    tree["training"] |= {"watchdog_seconds": 20, "max_steps": 6}
+    tree["training"] |= {"watchdog_seconds": 20, "max_steps": 6, "batch_size": 4}
     _goes_on(harm("ranks.py", world=4, cases="0:5:KILL"), ["0:5:KILL"], 4)
 
 

@@ -8,9 +8,9 @@ import pytest
 Harm = Callable[..., dict[str, Any]]
 
 
-def test_ninety_steps(harm: Harm) -> None:
+def test_sixty_steps(harm: Harm) -> None:
     """Six checkpoints; too few to tell a slope of memory from what is filled once."""
-    found = harm("soak.py", steps=90, every=3)
+    found = harm("soak.py", steps=60, every=2)
     for name in ("files", "threads", "tasks"):
         assert len(found[name]) == 1, found
 

@@ -143,13 +143,14 @@ def test_a_run_learns_and_is_measured_the_same_from_a_bucket(
         traces.append([json.loads(line)["trace"] for line in lines])
         validated = [any(k.startswith("validation") for k in json.loads(line)) for line in lines]
         assert sum(validated) == 2
-        assert main(["report", str(run)]) == 0
-        results.append(json.loads((run / "results.json").read_text()))
-        assert results[-1].pop("manifest") == place
-        assert (
-            main(["eval", str(run / "model"), "--data", place, "--json", str(run / "e.json")]) == 0
-        )
-        assert json.loads((run / "e.json").read_text())["retrieval"] == results[-1]["retrieval"]
+        written = str(run / "evaluated.json")
+        assert main(["eval", str(run / "model"), "--data", place, "--json", written]) == 0
+        results.append(json.loads(Path(written).read_text()))
+        assert results[-1]["manifest"] == place
+    assert main(["report", str(tmp_path / "remote")]) == 0
+    results.append(json.loads((tmp_path / "remote" / "results.json").read_text()))
+    assert results[2] == results[1]
+    assert results[0].pop("manifest") != results[1].pop("manifest")
     assert len(traces[0]) == 6
     assert traces[0] == traces[1]
     assert results[0] == results[1]

@@ -16,7 +16,7 @@ Ranks = Callable[..., str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [20, pytest.param(100, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("steps", [8, pytest.param(100, marks=pytest.mark.faults)])
 def test_ranks_that_lack_a_modality_train_as_one_process(
     tmp_path: Path, ranks: Ranks, steps: int
 ) -> None:
