@@ -1,5 +1,7 @@
 """A run that is stopped and goes on with another number of processes, against one that is not.
 
+Nobody looks at the latter between.
+
 python tests/faults/worlds.py CONFIG.yaml OUT.json --worlds 1,2,4,1 --steps 200
 
 `2s` are two processes over which parameters and moments are spread.
@@ -11,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,8 @@ def main() -> None:
     options = parser.parse_args()
     worlds = options.worlds.split(",")
     config = load_config(options.config, [f"training.max_steps={options.steps}"])
-    whole, moved = at(config, "whole"), at(config, "moved")
+    unseen = replace(config.training, validate_every=0, sample_every=0)
+    whole, moved = at(replace(config, training=unseen), "whole"), at(config, "moved")
     assert train_whole(whole) == [0]
     for i, world in enumerate(worlds):
         train_until(moved, world, options.steps * (i + 1) // len(worlds))

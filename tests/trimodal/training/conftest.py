@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +28,18 @@ from trimodal.testing import (
     tiny_tokenizers,
     write_tiny_manifest,
 )
+from trimodal.training.trainer import train
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
-    """A run of a few seconds on 24 rows, some of which lack modalities."""
-    (tmp_path / "text.model").write_bytes(tiny_tokenizer())
-    manifest = write_tiny_manifest(tmp_path / "data", rows=24)
+def small_run(folder: Path) -> RunConfig:
+    """Of a few seconds on 24 rows, some of which lack modalities."""
+    (folder / "text.model").write_bytes(tiny_tokenizer())
+    manifest = write_tiny_manifest(folder / "data", rows=24)
     return RunConfig(
-        run_dir=str(tmp_path / "run"),
+        run_dir=str(folder / "run"),
         data=DataConfig(
             train=(str(manifest),),
-            tokenizer=str(tmp_path / "text.model"),
+            tokenizer=str(folder / "text.model"),
             num_workers=0,
             vision_augment=VisionAugmentConfig(rotate_degrees=10, shift=0.1),
             speech_augment=SpeechAugmentConfig(stretch=0.2, warp=0.1, noise=0.5, time_mask=0.1),
@@ -54,6 +55,27 @@ def config(tmp_path: Path) -> RunConfig:
             trackers=(),
         ),
     )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """A run that has not begun."""
+    return small_run(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The same run at its end, for all tests, none of which changes it."""
+    config = small_run(tmp_path_factory.mktemp("trained"))
+    train(config)
+    return config
+
+
+@pytest.fixture
+def finished(config: RunConfig, trained: RunConfig) -> RunConfig:
+    """A copy of it that a test may change."""
+    shutil.copytree(trained.run_dir, config.run_dir)
+    return config
 
 
 @pytest.fixture

@@ -49,13 +49,12 @@ def with_training(config: RunConfig, **changes: Any) -> RunConfig:
     return replace(config, training=replace(config.training, **changes))
 
 
-def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
-    train(config)
-    run = Path(config.run_dir)
+def test_a_run_leaves_everything_that_is_promised(trained: RunConfig) -> None:
+    run = Path(trained.run_dir)
     assert {p.name for p in run.iterdir()} == {
         ".lock", "checkpoints", "config.yaml", "metrics.jsonl", "model"
     }  # fmt: skip
-    assert [line["step"] for line in lines(config)] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines(trained)] == [1, 2, 3, 4, 5, 6]
     assert {
         "loss",
         "contrastive",
@@ -63,7 +62,7 @@ def test_a_run_leaves_everything_that_is_promised(config: RunConfig) -> None:
         "learning_rate",
         "tokens_per_second",
         "mfu",
-    } <= set(lines(config)[0])
+    } <= set(lines(trained)[0])
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
         "step-00000004",
         "step-00000006",
@@ -102,79 +101,64 @@ def test_what_a_step_computes_in_vain_is_its_padding(
     assert_close([line["padding"] for line in lines(config)], expected, "fp32")
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(config: RunConfig, tmp_path: Path) -> None:
-    train(config)
-    other = replace(config, run_dir=str(tmp_path / "other"))
+def test_a_resumed_run_equals_an_uninterrupted_one(trained: RunConfig, finished: RunConfig) -> None:
     # the schedule depends on max_steps, so the interruption is the checkpoint of step 4
-    train(other)
-    run = Path(other.run_dir)
-    for step in (6,):
-        for path in (run / "checkpoints" / f"step-{step:08d}").iterdir():
-            path.unlink()
-        (run / "checkpoints" / f"step-{step:08d}").rmdir()
-    train(other)
-    assert losses(other) == losses(config)
-    a, b = (trimodal.load(Path(c.run_dir) / "model").state_dict() for c in (config, other))
+    run = Path(finished.run_dir)
+    for path in (run / "checkpoints" / "step-00000006", run / "model"):
+        shutil.rmtree(path)
+    train(finished)
+    assert losses(finished) == losses(trained)
+    a, b = (trimodal.load(Path(c.run_dir) / "model").state_dict() for c in (trained, finished))
     assert all(a[name].equal(b[name]) for name in a)
 
 
-def test_a_finished_run_is_left_as_it_is(config: RunConfig) -> None:
-    train(config)
-    before = losses(config)
-    train(config)
-    assert losses(config) == before
+def test_a_finished_run_is_left_as_it_is(finished: RunConfig) -> None:
+    before = losses(finished)
+    train(finished)
+    assert losses(finished) == before
 
 
-def test_another_architecture_is_refused(config: RunConfig) -> None:
-    train(config)
+def test_another_architecture_is_refused(finished: RunConfig) -> None:
     trunk = TransformerConfig(width=32, depth=1, num_heads=2)
-    other = replace(config, model=replace(config.model, trunk=trunk))
+    other = replace(finished, model=replace(finished.model, trunk=trunk))
     with pytest.raises(ConfigError, match=r"model\.trunk\.depth was 2, is 1"):
         train(other)
 
 
-def test_a_model_can_start_from_another(config: RunConfig, tmp_path: Path) -> None:
-    train(config)
-    other = with_training(
-        replace(config, run_dir=str(tmp_path / "other")),
-        init_from=str(Path(config.run_dir) / "model"),
-        max_steps=2,
-    )
+def test_a_model_can_start_from_another(trained: RunConfig, config: RunConfig) -> None:
+    other = with_training(config, init_from=str(Path(trained.run_dir) / "model"), max_steps=2)
     train(other)
-    assert losses(other)[0][1] < losses(config)[0][1]
+    assert losses(other)[0][1] < losses(trained)[0][1]
 
 
-def test_weights_of_another_architecture_are_no_start(config: RunConfig, tmp_path: Path) -> None:
-    train(with_training(config, max_steps=1))
+def test_weights_of_another_architecture_are_no_start(
+    trained: RunConfig, config: RunConfig
+) -> None:
     trunk = TransformerConfig(width=32, depth=1, num_heads=2)
     other = with_training(
-        replace(config, run_dir=str(tmp_path / "other"), model=replace(config.model, trunk=trunk)),
-        init_from=str(Path(config.run_dir) / "model"),
+        replace(config, model=replace(config.model, trunk=trunk)),
+        init_from=str(Path(trained.run_dir) / "model"),
     )
     with pytest.raises(ConfigError, match=r"init_from: .*/model has another architecture: model\."):
         train(other)
 
 
-def test_weights_of_another_tokenizer_are_no_start(config: RunConfig, tmp_path: Path) -> None:
-    train(with_training(config, max_steps=1))
+def test_weights_of_another_tokenizer_are_no_start(
+    trained: RunConfig, config: RunConfig, tmp_path: Path
+) -> None:
     tokenizer = tmp_path / "other.model"
     train_tokenizer(["quite another corpus", "完全不同"], tokenizer, vocab_size=300)
     other = with_training(
-        replace(
-            config,
-            run_dir=str(tmp_path / "other"),
-            data=replace(config.data, tokenizer=str(tokenizer)),
-        ),
-        init_from=str(Path(config.run_dir) / "model"),
+        replace(config, data=replace(config.data, tokenizer=str(tokenizer))),
+        init_from=str(Path(trained.run_dir) / "model"),
     )
     with pytest.raises(ConfigError, match=r"init_from: .*/model has another tokenizer"):
         train(other)
 
 
-def test_a_checkpoint_beyond_the_last_step_is_refused(config: RunConfig) -> None:
-    train(config)
+def test_a_checkpoint_beyond_the_last_step_is_refused(finished: RunConfig) -> None:
     with pytest.raises(ConfigError, match="max_steps: 5 lie behind the checkpoint of step 6"):
-        train(with_training(config, max_steps=5))
+        train(with_training(finished, max_steps=5))
 
 
 def test_bf16_learns_about_what_fp32_does(config: RunConfig, tmp_path: Path) -> None:
@@ -190,14 +174,14 @@ def test_bf16_learns_about_what_fp32_does(config: RunConfig, tmp_path: Path) -> 
 
 def test_the_sigmoid_loss_starts_where_its_paper_does(config: RunConfig) -> None:
     objectives = replace(config.objectives, contrastive=ContrastiveConfig(loss="sigmoid"))
-    train(with_training(replace(config, objectives=objectives), max_steps=20))
+    train(with_training(replace(config, objectives=objectives), max_steps=12))
     assert_close(lines(config)[0]["logit_scale"], 10.0, "bf16")
     found = [line["contrastive"] for line in lines(config)]
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
 
 
 def test_it_learns(config: RunConfig) -> None:
-    train(with_training(config, max_steps=60, checkpoint_every=60))
+    train(with_training(config, max_steps=25, checkpoint_every=25))
     found = [loss for _, loss in losses(config)]
     assert sum(found[-5:]) < 0.8 * sum(found[:5])
 
@@ -318,20 +302,18 @@ def stop_in_step(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_same_command_goes_on(
+    trained: RunConfig,
     config: RunConfig,
-    tmp_path: Path,
     number: signal.Signals,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(config)
-    other = replace(config, run_dir=str(tmp_path / "other"))
     with monkeypatch.context() as patch:
         stop_in_step(patch, 3, number)
         with pytest.raises(StoppedError, match=f"stopped by {number.name} after step 3, which is"):
-            train(other)
+            train(config)
     assert StoppedError.exit_code == 75
-    train(other)
-    assert [line["trace"] for line in lines(other)] == [line["trace"] for line in lines(config)]
+    train(config)
+    assert [line["trace"] for line in lines(config)] == [line["trace"] for line in lines(trained)]
 
 
 def test_a_stop_does_not_wait_for_scores_and_samples(
@@ -381,16 +363,13 @@ def test_a_run_goes_on_without_the_models_that_it_started_from(
 
 @pytest.mark.parametrize("labels", [(), ("red", "blue")])
 def test_a_run_goes_on_without_the_model_that_it_began_with(
-    config: RunConfig, tmp_path: Path, labels: tuple[str, ...]
+    trained: RunConfig, config: RunConfig, tmp_path: Path, labels: tuple[str, ...]
 ) -> None:
     """Also if it began with a head for classes, of which the configuration says nothing."""
-    first = with_training(replace(config, run_dir=str(tmp_path / "first")), max_steps=1)
-    train(first)
-    trained = trimodal.load(tmp_path / "first" / "model")
-    settings = TrimodalConfig(trained.config.architecture, labels, ("image",))
-    began, trained_processor = TrimodalModel(settings), trained.processor
-    began.load_state_dict(trained.state_dict(), strict=False)
-    began.processor = trained_processor
+    first = trimodal.load(Path(trained.run_dir) / "model")
+    began = TrimodalModel(TrimodalConfig(first.config.architecture, labels, ("image",)))
+    began.load_state_dict(first.state_dict(), strict=False)
+    began.processor = first.processor
     began.save_pretrained(tmp_path / "began")
     whole = with_training(config, init_from=str(tmp_path / "began"))
     train(whole)
