@@ -80,7 +80,7 @@ def finetune(
             they are merged into the weights at the end.
         freeze: train nothing but the head.
         seed: of order and initialisation.
-        progress: say on stderr how far it is.
+        progress: say on stderr how far it is, with the loss, and a line for each epoch.
 
     Returns:
         A model with `class_labels`, which saves, loads, embeds, evaluates and serves like any.
@@ -177,17 +177,23 @@ class _Finetuning:
         self.model.train()
         with Progress(settings.epochs * len(self.dataset), "trained on", shown=progress) as bar:
             for epoch in range(settings.epochs):
+                total, right = 0.0, 0
                 order = permutation(len(self.dataset), settings.seed, epoch).tolist()
                 for first in range(0, len(order), settings.batch_size):
                     indices = order[first : first + settings.batch_size]
-                    loss = self._step(indices, epoch)
+                    loss, hits = self._step(indices, epoch)
                     if not math.isfinite(loss):
                         raise NumericError(f"epoch {epoch + 1}: the loss is {loss}")
+                    total, right = total + loss * len(indices), right + hits
                     nn.utils.clip_grad_norm_(trained, 1.0)
                     optimizer.step()
                     optimizer.zero_grad()
                     schedule.step()
-                    bar.advance(len(indices))
+                    bar.advance(len(indices), f"loss {loss:.4f}")
+                bar.say(
+                    f"epoch {epoch + 1} of {settings.epochs}: loss {total / len(order):.4f}, "
+                    f"{right / len(order):.1%} of the rows right"
+                )
         merged = adapted.merge_and_unload() if adapted is not None else self.model
         return cast(TrimodalModel, merged).requires_grad_(True).eval()
 
@@ -213,12 +219,12 @@ class _Finetuning:
             cast(nn.Module, self.model.classifier).requires_grad_(True)
         return None
 
-    def _step(self, indices: Sequence[int], epoch: int) -> float:
-        """Gradients of the mean cross-entropy of these rows; returns it."""
+    def _step(self, indices: Sequence[int], epoch: int) -> tuple[float, int]:
+        """Gradients of the mean cross-entropy of these rows; returns it, and how many are right."""
         samples = [
             self._draw(self.dataset.sample(i, self.settings.seed, epoch), epoch) for i in indices
         ]
-        total = 0.0
+        total, right = 0.0, 0
         for chosen in first_fit(list(map(embedding_cost, samples)), self.settings.token_budget):
             media = [samples[i] for i in chosen]
             fused = [whole(sample) for sample in media]
@@ -235,7 +241,8 @@ class _Finetuning:
             loss = F.cross_entropy(logits, target, reduction="sum") / len(indices)
             loss.backward()
             total += float(loss.detach())
-        return total
+            right += int((logits.argmax(-1) == target).sum())
+        return total, right
 
     def _draw(self, sample: Sample, epoch: int) -> Sample:
         """A random non-empty subset of what the head may see, so that each suffices alone."""

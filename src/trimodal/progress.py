@@ -22,24 +22,33 @@ class Progress:
         """`total` is None if the number of rows is not known before they end."""
         self.total, self.verb = total, verb
         self.done = self._told = 0
+        self._note = ""
+        self._shown = shown
         self._lines = shown and not sys.stderr.isatty()
         self._bar = tqdm(
             total=total, desc=verb, unit=" rows", leave=False, disable=not shown or self._lines
         )
         self._next = time.monotonic() + SECONDS_A_LINE
 
-    def advance(self, rows: int = 1) -> None:
-        """Count more rows."""
+    def advance(self, rows: int = 1, note: str = "") -> None:
+        """Count more rows; `note` is shown beside the count, such as a loss."""
         self.done += rows
+        self._note = f", {note}" if note else ""
+        self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(rows)
         if self._lines and (time.monotonic() >= self._next or self.done == self.total):
             self._tell()
 
     def _tell(self) -> None:
         of = "" if self.total is None else f" of {self.total}"
-        print(f"{self.verb} {self.done}{of} rows", file=sys.stderr, flush=True)
+        print(f"{self.verb} {self.done}{of} rows{self._note}", file=sys.stderr, flush=True)
         self._next = time.monotonic() + SECONDS_A_LINE
         self._told = self.done
+
+    def say(self, line: str) -> None:
+        """A line of its own, which stays above a bar."""
+        if self._shown:
+            self._bar.write(line, file=sys.stderr)
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows, counted one by one as they are taken."""

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,13 @@ def test_progress_is_said_only_when_asked(
     assert capsys.readouterr().err == ""
     finetune(model, manifest, epochs=2, progress=True)
     assert "trained on 64 of 64 rows" in capsys.readouterr().err
+
+
+def test_the_loss_and_the_share_that_is_right_are_told(
+    model: TrimodalModel, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(model, manifest, epochs=30, batch_size=16, learning_rate=5e-3, progress=True)
+    told = re.findall(r"^epoch (\d+) .* loss ([\d.]+), ([\d.]+)%", capsys.readouterr().err, re.M)
+    assert [int(epoch) for epoch, _, _ in told] == list(range(1, 31))
+    assert float(told[-1][1]) < 0.6 * float(told[0][1])
+    assert float(told[-1][2]) > max(60.0, float(told[0][2]))

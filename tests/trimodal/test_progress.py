@@ -60,3 +60,16 @@ def test_nothing_is_said_unless_it_is_to_be_shown(capsys: pytest.CaptureFixture[
     with Progress(2, "read", shown=False) as bar:
         bar.advance(2)
     assert lines(capsys) == []
+
+
+def test_a_note_is_told_with_the_count_and_a_line_by_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Progress(2, "read", shown=True) as bar:
+        bar.advance(2, "loss 0.5")
+        bar.say("half is done")
+    assert lines(capsys) == ["read 2 of 2 rows, loss 0.5", "half is done"]
+    with Progress(2, "read", shown=False) as bar:
+        bar.advance(2, "loss 0.5")
+        bar.say("half is done")
+    assert lines(capsys) == []

@@ -1,7 +1,7 @@
 """The model of images, text and speech as one Hugging Face model.
 
 model = trimodal.load("runs/demo/model")
-model.embed(image=["seven.png"], text=["seven"])["image"]
+model.embed(image=["six.png"], text=["six"])["image"]
 """
 
 import math
@@ -40,6 +40,7 @@ from trimodal.models.heads import EmbeddingHead, PredictionHead
 from trimodal.models.inference import embed_samples
 from trimodal.models.layers import Block, Transformer
 from trimodal.models.matching import ALL_DIFFER, NUM_CLASSES, matching_views
+from trimodal.models.saving import no_bars
 from trimodal.models.stem import ConvolutionalStem
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.speech import SpeechSource
@@ -397,7 +398,7 @@ class TrimodalModel(PreTrainedModel):
             `fused` is the embedding of all that a row holds.
 
         Raises:
-            DataError: a medium cannot be read, or the lists do not fit together.
+            DataError: a medium cannot be read, the lists do not fit together, or none is given.
         """
         return self.embed_samples(self._require_processor()(image, text, speech), token_budget)
 
@@ -493,6 +494,7 @@ class TrimodalModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write weights, configuration and processor: all that embedding and serving need."""
-        super().save_pretrained(save_directory, *args, **kwargs)
+        with no_bars():
+            super().save_pretrained(save_directory, *args, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)

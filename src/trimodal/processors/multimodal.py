@@ -45,8 +45,8 @@ class TrimodalProcessor:
         """Samples row by row; the lists have one length, and None marks an absent modality.
 
         Raises:
-            DataError: lists of different lengths, a row with nothing, or a medium that cannot be
-                read; the message names the modality and the row.
+            DataError: no list or lists of different lengths, a row with nothing, or a medium that
+                cannot be read; the message names the modality and the row.
         """
         return [self._sample(row, i) for i, row in enumerate(_rows(image, text, speech))]
 
@@ -141,9 +141,11 @@ def _rows(
     speech: Sequence[SpeechSource | None] | None,
     complete: Sequence[str | None] | None = None,
 ) -> list[dict[Modality, Any]]:
-    """What each row has of the three modalities; the lists have one length."""
+    """What each row has of the three modalities; the lists have one length, and one is there."""
     columns = {"image": image, "text": text, "speech": speech, "complete": complete}
     given = {name: column for name, column in columns.items() if column is not None}
+    if not given:
+        raise DataError("nothing is given: name a list of image, text or speech")
     for name, column in given.items():
         if isinstance(column, str | bytes | Path):
             raise DataError(f"{name} must be a list, got a single item")

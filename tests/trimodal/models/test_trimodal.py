@@ -221,6 +221,12 @@ def test_embedding_without_a_processor_says_how_to_get_one() -> None:
         bare.embed(text=["a"])
 
 
+def test_nothing_to_embed_is_an_error_and_no_rows_are_none(model: TrimodalModel) -> None:
+    with pytest.raises(DataError, match="nothing is given: name a list of image, text or speech"):
+        model.embed()
+    assert model.embed(text=[])["fused"].shape == (0, 16)
+
+
 def test_a_bad_medium_is_named(model: TrimodalModel) -> None:
     with pytest.raises(DataError, match=r"image\[1\]: image is not a PNG"):
         model.embed(image=[np.zeros((4, 4), np.uint8), b"no picture"])

@@ -46,9 +46,10 @@ def test_a_row_is_the_same_alone(processor: TrimodalProcessor) -> None:
         assert torch.equal(medium.features, together.media[modality].features)
 
 
-def test_nothing_is_no_sample(processor: TrimodalProcessor) -> None:
-    assert processor() == []
+def test_no_rows_are_no_samples_and_no_lists_are_a_mistake(processor: TrimodalProcessor) -> None:
     assert processor(text=[]) == []
+    with pytest.raises(DataError, match="nothing is given: name a list of image, text or speech"):
+        processor()
 
 
 @pytest.mark.parametrize(
