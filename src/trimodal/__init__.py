@@ -1,7 +1,7 @@
 """Pre-train, fine-tune and serve one model of images, text and speech.
 
 model = trimodal.load("runs/demo/model")
-vectors = model.embed(image=["seven.png"], text=["seven"])
+vectors = model.embed(image=["six.png"], text=["six"])
 """
 
 import importlib

@@ -62,6 +62,16 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the model computes; auto takes a GPU if there is one (%(default)s)",
+    )
+
+
 def add_workers(parser: argparse.ArgumentParser, *, processes: bool = False) -> None:
     """Add `--ray`, and `--workers` where processes of one machine can do the work too."""
     if processes:
@@ -152,8 +162,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
         command.configure(subparser)
         subparser.set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not _taken(rest, options):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return guarded(lambda: options.run(options))
+
+
+def _taken(rest: Sequence[str], options: argparse.Namespace) -> bool:
+    """Take `key=value` that stand behind an option, where argparse looks for them no more."""
+    overrides = getattr(options, "overrides", None)
+    if overrides is None or not all("=" in word and word[0] != "-" for word in rest):
+        return False
+    overrides.extend(rest)
+    return True
 
 
 def guarded(action: Callable[[], int]) -> int:

@@ -7,7 +7,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trimodal.cli import Command, add_token_budget, add_workers, check_output, workers_of
+from trimodal.cli import (
+    Command,
+    add_device,
+    add_token_budget,
+    add_weights,
+    add_workers,
+    check_output,
+    workers_of,
+)
 from trimodal.errors import ConfigError
 
 
@@ -21,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="arrays id, image, text, speech and fused; NaN where a row lacks a modality",
     )
+    add_device(parser)
+    add_weights(parser)
     add_token_budget(parser)
     add_workers(parser)
 
@@ -41,12 +51,13 @@ def run(options: argparse.Namespace) -> int:
     from trimodal.storage import check_writable, replacing
 
     check_writable(options.out)
+    load = partial(load_model, options.model, options.weights, options.device)
     rows, workers = read_manifest(options.data), workers_of(options)
     chosen: dict[str, Any] = {"token_budget": options.token_budget, "progress": True}
     if workers is None:
-        vectors = embed_rows(load_model(options.model), rows, **chosen)
+        vectors = embed_rows(load(), rows, **chosen)
     else:
-        vectors = embed_with(workers, partial(load_model, options.model), rows, **chosen)
+        vectors = embed_with(workers, load, rows, **chosen)
     arrays: dict[str, Any] = {"id": np.array([row.id for row in rows]), **vectors}
     with replacing(options.out) as file:
         np.savez(file, **arrays)

@@ -6,7 +6,7 @@ trimodal eval runs/demo/model --data data/digits/test.jsonl --json results.json
 import argparse
 from pathlib import Path
 
-from trimodal.cli import Command, add_token_budget, add_weights, check_output
+from trimodal.cli import Command, add_device, add_token_budget, add_weights, check_output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of generated outputs (default: %(default)s)"
     )
+    add_device(parser)
     add_weights(parser)
     add_token_budget(parser)
 
@@ -49,9 +50,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the table and write the JSON."""
     from trimodal.data.manifest import manifest_of
-    from trimodal.evaluation import evaluate, format_table, load_model
-    from trimodal.evaluation.generation_table import format_generation
-    from trimodal.evaluation.resynthesis import format_resynthesis
+    from trimodal.evaluation import (
+        evaluate,
+        format_generation,
+        format_resynthesis,
+        format_table,
+        load_model,
+    )
     from trimodal.evaluation.zero_shot import FILE
     from trimodal.storage import beside, check_writable, write_json
 
@@ -61,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         check_output(options.json, (options.model, options.data, prompts, *judges))
         check_writable(options.json)
     results = evaluate(
-        load_model(options.model, options.weights),
+        load_model(options.model, options.weights, options.device),
         options.data,
         prompts=options.prompts,
         judges=options.judges,

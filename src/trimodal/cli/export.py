@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from trimodal.cli import Command, positive
+from trimodal.errors import PathError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,16 +26,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FOLDER",
         type=Path,
-        help="a new folder; the run may be going on (default: RUN/model is replaced)",
+        help="a new folder; the run may be going on (default: RUN/model)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in RUN/model")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the model and say where."""
+    """Write the model and say where.
+
+    Raises:
+        PathError: the run has a model already.
+    """
+    place = options.out or options.run_dir / "model"
+    if options.out is None and place.exists() and not options.overwrite:
+        raise PathError(
+            f"{place} is there already; pass --overwrite to replace it, or name a folder with --out"
+        )
     from trimodal.training.exporting import export
 
     step = export(options.run_dir, options.step, options.out)
-    print(f"model of step {step} written to {options.out or options.run_dir / 'model'}")
+    print(f"model of step {step} written to {place}")
     return 0
 
 

@@ -1,13 +1,21 @@
 """`trimodal generate`: a text, a picture or speech from any of the three.
 
-trimodal generate runs/demo/model --image seven.png --to speech --lang en --out seven.wav
+trimodal generate runs/demo/model --image six.png --to speech --lang en --out six.wav
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimodal.cli import Command, add_token_budget, check_output, make_output, positive
+from trimodal.cli import (
+    Command,
+    add_device,
+    add_token_budget,
+    add_weights,
+    check_output,
+    make_output,
+    positive,
+)
 from trimodal.config import SCHEDULES
 from trimodal.errors import ConfigError, StorageError
 
@@ -22,6 +30,8 @@ OF_TARGETS = {
     "size": ("image",),
     "steps": ("image", "speech"),
     "schedule": ("image", "speech"),
+    "choice_temperature": ("image", "speech"),
+    "earliness": ("image", "speech"),
     "redraws": ("image", "speech"),
     "max_tokens": ("text",),
 }
@@ -33,7 +43,7 @@ MANIFEST = "manifest.jsonl"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = (
-        "examples: trimodal generate MODEL --image seven.png --to text --lang zh;  "
+        "examples: trimodal generate MODEL --image six.png --to text --lang zh;  "
         "trimodal generate MODEL --data test.jsonl --from image,text --to speech --out spoken"
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model folder")
@@ -65,6 +75,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="HxW", type=_size, help="of a picture, in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     _add_decoding(parser)
+    add_device(parser)
+    add_weights(parser)
     add_token_budget(parser)
 
 
@@ -88,6 +100,19 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         choices=SCHEDULES,
         help="how many codes are still masked after each step (default: cosine)",
+    )
+    group.add_argument(
+        "--choice-temperature",
+        metavar="T",
+        type=float,
+        help="of the noise in which codes are kept first (default: 1)",
+    )
+    group.add_argument(
+        "--earliness",
+        metavar="E",
+        type=float,
+        help="how much surer than the next each code counts, so that the first are kept first "
+        "(default: 0)",
     )
     group.add_argument(
         "--redraws",
@@ -149,14 +174,14 @@ def _check_used(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> "tuple[Request, Decoding]":
-    from dataclasses import replace
+    from dataclasses import fields, replace
 
+    from trimodal.models.decoding import Decoding
     from trimodal.models.generation import Request, default_decoding, modality_of
 
     to = modality_of(options.to)
     request = Request(to=to, lang=options.lang, answer=options.answer, size=options.size)
-    names = ("temperature", "top_p", "guidance", "steps", "schedule", "redraws", "max_tokens")
-    chosen = {name: getattr(options, name) for name in names}
+    chosen = {field.name: getattr(options, field.name) for field in fields(Decoding)}
     changes = {name: value for name, value in chosen.items() if value is not None}
     return request, replace(default_decoding(to), **changes)
 
@@ -169,7 +194,7 @@ def _generate_one(options: argparse.Namespace) -> int:
     if options.out is not None:
         _check_suffix(options.out, options.to)
         check_writable(options.out)
-    model = load_model(options.model)
+    model = load_model(options.model, options.weights, options.device)
     columns = {
         name: None if getattr(options, name) is None else [getattr(options, name)]
         for name in (*MODALITIES, "complete")
@@ -221,7 +246,7 @@ def _generate_all(options: argparse.Namespace) -> int:
 
     request, decoding = _settings(options)
     rows = read_manifest(options.data)
-    model = load_model(options.model)
+    model = load_model(options.model, options.weights, options.device)
     sources = [Modality.of(name) for name in options.sources]
     media, suffix = options.out / options.to, {"image": ".png", "speech": ".wav"}.get(options.to)
     make_output(media if suffix else options.out)

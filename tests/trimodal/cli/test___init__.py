@@ -149,6 +149,19 @@ def test_data_that_are_not_there_are_a_fault_of_the_data(
     _check_sentence(capsys)
 
 
+def test_overrides_may_stand_behind_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text("run_dir: runs/x")
+    assert _in_corpus(tmp_path, monkeypatch, "data tokenize run.yaml --out new run_dir.x=1") == 64
+    assert "run_dir.x: run_dir is a value" in capsys.readouterr().err
+    for arguments in ("data tokenize run.yaml --out new word", "data check test.jsonl --x a=b"):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments.split())
+        assert ended.value.code == 2
+        assert "unrecognized arguments: " in capsys.readouterr().err
+
+
 def _in_corpus(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: str) -> int:
     """The exit code of a command where there are `test.jsonl` and `requests.jsonl` alone."""
     write_tiny_manifest(folder, rows=4, name="test")

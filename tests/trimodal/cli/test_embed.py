@@ -22,6 +22,17 @@ def _run(*arguments: str | Path) -> int:
     return guarded(lambda: COMMAND.run(options))
 
 
+def test_weights_are_kept_as_asked(folder: Path, tmp_path: Path) -> None:
+    data = folder / "test.jsonl"
+    for weights in ("fp32", "int8"):
+        out = tmp_path / f"{weights}.npz"
+        options = ("--out", out, "--weights", weights, "--device", "cpu")
+        assert _run(folder / "model", "--data", data, *options) == 0
+    full, narrow = (np.load(tmp_path / f"{weights}.npz")["fused"] for weights in ("fp32", "int8"))
+    assert not np.array_equal(full, narrow)
+    assert np.abs(full - narrow).max() < 0.1
+
+
 @pytest.fixture(scope="module")
 def model() -> TrimodalModel:
     """Random weights."""

@@ -47,3 +47,17 @@ def test_a_folder_that_is_no_run_is_one_sentence(
 def test_a_step_is_a_number_from_one(step: str) -> None:
     with pytest.raises(SystemExit):
         main(["export", "runs/a", "--step", step])
+
+
+def test_a_model_is_not_written_over_unless_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(exporting, "export", lambda *arguments: asked.append(arguments) or 4)
+    (tmp_path / "model").mkdir()
+    assert main(["export", str(tmp_path)]) == 64
+    assert f"{tmp_path}/model is there already; pass --overwrite" in capsys.readouterr().err
+    assert not asked
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "x")]) == 0
+    assert main(["export", str(tmp_path), "--overwrite"]) == 0
+    assert asked == [(tmp_path, None, tmp_path / "x"), (tmp_path, None, None)]

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
+import trimodal
 from trimodal import storage
 from trimodal.cli import guarded
 from trimodal.cli.generate import COMMAND
@@ -52,6 +54,24 @@ def test_a_text_is_printed(
     assert capsys.readouterr().out == f"{expected}\n"
 
 
+def test_weights_are_kept_as_asked(folder: Path, tmp_path: Path) -> None:
+    arguments = ("--text", "a red square", "--to", "speech", "--lang", "en", "--weights", "int8")
+    assert _run(folder / "model", *arguments, "--out", tmp_path / "a.wav") == 0
+    found, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    narrow = trimodal.load(folder / "model", weights="int8")
+    (expected,) = narrow.generate(text=["a red square"], to="speech", lang="en")
+    assert isinstance(expected, np.ndarray)
+    assert np.abs(np.asarray(found) - expected).max() <= 2 / 2**15
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(folder / "model", "--text", "x", "--to", "text", "--device", "cuda") == 64
+    assert "--device cuda: PyTorch finds no GPU here" in capsys.readouterr().err
+
+
 def test_a_text_is_written(folder: Path, tmp_path: Path, model: TrimodalModel) -> None:
     out = tmp_path / "said.txt"
     arguments = ("--text", "a red square", "--to", "text", "--temperature", "1", "--seed", 4)
@@ -79,9 +99,12 @@ def test_a_picture_is_written(
 def test_how_codes_are_chosen_is_told(folder: Path, tmp_path: Path, model: TrimodalModel) -> None:
     out = tmp_path / "drawn.png"
     given = ("--text", "a red square", "--to", "image", "--size", "8x12")
-    chosen = ("--schedule", "linear", "--redraws", "0", "--steps", "3")
-    assert _run(folder / "model", *given, *chosen, "--out", out) == 0
-    decoding = Decoding(guidance=1.5, schedule="linear", redraws=0, steps=3)
+    chosen = ("--schedule", "linear", "--redraws", "0", "--steps", "3", "--earliness", "0.5")
+    others = ("--choice-temperature", "2", "--device", "cpu", "--weights", "fp32")
+    assert _run(folder / "model", *given, *chosen, *others, "--out", out) == 0
+    decoding = Decoding(
+        guidance=1.5, schedule="linear", redraws=0, steps=3, earliness=0.5, choice_temperature=2.0
+    )
     (expected,) = model.generate(text=["a red square"], to="image", size=(8, 12), decoding=decoding)
     with Image.open(out) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), expected)
@@ -241,6 +264,14 @@ MISTAKES = {
     "lang-of-image": (
         ["--to", "image", "--text", "x", "--lang", "en", "--out", "x.png"],
         "--lang: decides nothing about the image that --to asks for",
+    ),
+    "earliness-of-text": (
+        ["--to", "text", "--text", "x", "--earliness", "1"],
+        "--earliness: decides nothing about the text that --to asks for",
+    ),
+    "choice-temperature": (
+        ["--to", "image", "--text", "x", "--out", "x.png", "--choice-temperature", "-1"],
+        "choice_temperature: must be at least 0, got -1.0",
     ),
     "steps-of-text": (
         ["--to", "text", "--data", "test.jsonl", "--from", "image", "--steps", "8", "--out", "new"],
