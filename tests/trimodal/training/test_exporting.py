@@ -75,9 +75,8 @@ def test_a_step_gives_what_a_run_of_so_many_would_end_with(
     assert contents(Path(config.run_dir) / "model") == expected
 
 
-def test_a_run_that_goes_on_is_not_disturbed(config: RunConfig, tmp_path: Path) -> None:
-    train(config)
-    run = Path(config.run_dir)
+def test_a_run_that_goes_on_is_not_disturbed(finished: RunConfig, tmp_path: Path) -> None:
+    run = Path(finished.run_dir)
     before = contents(run)
     with RunDirectory(run):
         with pytest.raises(ConfigError, match="is in use by another process"):

@@ -38,20 +38,18 @@ def test_the_scores_are_those_of_evaluation(tmp_path: Path) -> None:
 
 
 def test_a_run_scores_itself_as_configured_and_learns_the_same(
-    config: RunConfig, tmp_path: Path
+    trained: RunConfig, config: RunConfig, tmp_path: Path
 ) -> None:
-    train(config)
     manifest = write_tiny_manifest(tmp_path / "val", name="val", complete=True)
     watched = replace(
         config,
-        run_dir=str(tmp_path / "watched"),
         data=replace(config.data, validation=str(manifest)),
         training=replace(config.training, validate_every=4),
     )
     train(watched)
     plain, scored = (
         [json.loads(line) for line in (Path(c.run_dir) / "metrics.jsonl").read_text().splitlines()]
-        for c in (config, watched)
+        for c in (trained, watched)
     )
     with_scores = [line["step"] for line in scored if "validation/image->text" in line]
     assert with_scores == [4, 6], "every fourth step and the last"
