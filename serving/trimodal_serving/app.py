@@ -110,9 +110,9 @@ def create_app(
             await on_closed()
 
     app = _bare(lifespan)
-    _add_own(app, catalog, ledger.metrics, playground=playground)
-    for route in ROUTES:
+    for route in ROUTES:  # a request is compared with one after the other
         _add_route(app, catalog, route, opened, request_seconds)
+    _add_own(app, catalog, ledger.metrics, playground=playground)
     return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
 
 
@@ -277,13 +277,24 @@ async def _to_the_end(body: AsyncIterator[bytes], visit: Visit) -> AsyncIterator
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
     """The result of `work`, which is cancelled when the client goes away, or when it is late."""
-    task = asyncio.create_task(work)
     gone = asyncio.ensure_future(request.receive())
+    end = asyncio.timeout(deadline.left)
+    over = False
+
+    def leave(_: object) -> None:
+        if not over:
+            end.reschedule(0.0)
+
     try:
-        await asyncio.wait((task, gone), timeout=deadline.left, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise client_closed() if gone.done() else deadline.missed()
-        return task.result()
+        async with end:
+            gone.add_done_callback(leave)
+            try:
+                return await work
+            finally:
+                over = True
+    except TimeoutError:
+        if not end.expired():
+            raise
+        raise client_closed() if gone.done() else deadline.missed() from None
     finally:
-        for pending in (task, gone):
-            pending.cancel()
+        gone.cancel()

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 MAX_BUFFERS = 1 << 16
 MAX_BYTES = 1 << 30
 """Of one message."""
@@ -45,7 +47,7 @@ class Channel:
 
     def send(self, tree: Tree, buffers: Sequence[Buffer] = ()) -> None:
         """Send a message as a whole; does not wait, see `drain`."""
-        text = json.dumps(tree).encode()
+        text = _written(tree)
         sizes = [len(buffer) for buffer in buffers]
         head = _HEAD.pack(_MARK, len(text), len(sizes), sum(sizes))
         if not self._writer.is_closing():
@@ -71,7 +73,7 @@ class Channel:
             sizes = struct.unpack(f"!{count}Q", await self._reader.readexactly(8 * count))
             if sum(sizes) != total:
                 raise BrokenChannelError
-            tree = json.loads(await self._reader.readexactly(length))
+            tree = _read(await self._reader.readexactly(length))
             buffers = [await self._reader.readexactly(size) for size in sizes]
         except (asyncio.IncompleteReadError, ConnectionError):
             raise EOFError from None
@@ -84,3 +86,18 @@ class Channel:
     def close(self) -> None:
         """Close the socket; the other side sees the end."""
         self._writer.close()
+
+
+# half of a character, which a client may send, only Python's own JSON can write and read
+def _written(tree: Tree) -> bytes:
+    try:
+        return orjson.dumps(tree)
+    except TypeError:
+        return json.dumps(tree).encode()
+
+
+def _read(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)

@@ -164,6 +164,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = False
         self._progress = True
         super().on_headers_complete()
+        self.cycle.transport = _Joining(self.transport, self.loop)
         if self._upgrades:
             self.cycle.keep_alive = False
 
@@ -220,6 +221,42 @@ class BoundedConnection(HttpToolsProtocol):
             )
             self.transport.write((head + body).encode())
         self.transport.close()
+
+
+class _Joining:
+    """What an answer is written to: its head goes out with the first of its body.
+
+    Each would be a packet of its own, for which the client wakes.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+        self._joined = False
+
+    def write(self, data: bytes) -> None:
+        """Send it, unless it is the first, which waits until the others of this turn are done."""
+        if not self._joined and not self._held:
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._joined = True
+        held, self._held = self._held, b""
+        self._transport.write(held + data if held else data)
+
+    def _flush(self) -> None:
+        if self._held:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """See `asyncio.Transport`."""
+        return self._transport.is_closing()
 
 
 def _head_too_large() -> ServingError:

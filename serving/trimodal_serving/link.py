@@ -4,7 +4,6 @@ link = Link(channel, meter, lost); result, buffers = await link.call("embed", {"
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -112,11 +111,19 @@ class Link:
         Raises:
             ServingError: the backend's, or that it is gone.
         """
-        async with contextlib.aclosing(self.pieces(kind, tree, buffers, on_cost)) as pieces:
-            async for arrived in pieces:
-                if not isinstance(arrived, Piece):
-                    return arrived
-        raise self._lost()
+        number, call = self._ask(kind, tree, buffers, on_cost)
+        done = False
+        try:
+            await self._channel.drain()
+            arrived: Piece | Result | ServingError
+            while isinstance(arrived := await call.arrived.get(), Piece):
+                pass
+            done = True
+        finally:
+            self._end(number, done=done)
+        if isinstance(arrived, ServingError):
+            raise arrived
+        return arrived
 
     async def pieces(
         self,
@@ -126,18 +133,9 @@ class Link:
         on_cost: Callable[[int], None] | None = None,
     ) -> AsyncGenerator[Piece | Result, None]:
         """What a request gives piece by piece, and in the end its result; see `call`."""
-        if self.ended:
-            raise self._lost()
-        number, call, caller = next(self._numbers), _Call(on_cost=on_cost), current()
-        self._calls[number] = call
+        number, call = self._ask(kind, tree, buffers, on_cost)
         done = False
         try:
-            whose = {
-                "tenant": caller.tenant,
-                "priority": caller.priority,
-                "request_id": caller.request_id,
-            }
-            self._channel.send({"kind": kind, "number": number, **whose, **tree}, buffers)
             await self._channel.drain()
             while True:
                 arrived = await call.arrived.get()
@@ -148,6 +146,28 @@ class Link:
                 if done:
                     return
         finally:
-            del self._calls[number]
-            if not done:
-                self._channel.send({"kind": "cancel", "number": number})
+            self._end(number, done=done)
+
+    def _ask(
+        self,
+        kind: str,
+        tree: Tree,
+        buffers: Sequence[Buffer],
+        on_cost: Callable[[int], None] | None,
+    ) -> tuple[int, _Call]:
+        if self.ended:
+            raise self._lost()
+        number, call, caller = next(self._numbers), _Call(on_cost=on_cost), current()
+        self._calls[number] = call
+        whose = {
+            "tenant": caller.tenant,
+            "priority": caller.priority,
+            "request_id": caller.request_id,
+        }
+        self._channel.send({"kind": kind, "number": number, **whose, **tree}, buffers)
+        return number, call
+
+    def _end(self, number: int, *, done: bool) -> None:
+        del self._calls[number]
+        if not done:
+            self._channel.send({"kind": "cancel", "number": number})

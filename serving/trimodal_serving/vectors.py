@@ -61,10 +61,11 @@ async def embed(
     """
     embeddings = await engine.embed(inputs)
     vectors = np.stack([embedding.vector for embedding in embeddings])
-    vectors = cut(vectors, dimensions or vectors.shape[1])
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if broken.size:
-        raise nonfinite(inputs[int(broken[0])].where)
+    if dimensions is not None and dimensions < vectors.shape[1]:
+        vectors = cut(vectors, dimensions)
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if broken.size:  # whole ones are looked at where they are computed
+            raise nonfinite(inputs[int(broken[0])].where)
     return Embedded(inputs, vectors, [embedding.tokens for embedding in embeddings])
 
 

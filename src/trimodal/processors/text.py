@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import sentencepiece
 import torch
 
@@ -105,7 +106,7 @@ class TextProcessor:
                 f"a token id is not that of a piece, which are from 0 to {most}",
                 code="invalid_token",
             )
-        ids = torch.tensor(pieces, dtype=torch.int64) + self.vocabulary.text.start
+        ids = torch.from_numpy(np.array(pieces, dtype=np.int64) + self.vocabulary.text.start)
         return Medium(Modality.TEXT, ids, len(pieces), (len(pieces), 1))
 
     @property
