@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 EPS = 1e-6
 """Of every norm."""
+_EPS = torch.tensor(EPS)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -27,5 +28,5 @@ class RMSNorm(nn.RMSNorm):
         if not x.is_cpu or x.element_size() < 4:
             return super().forward(x)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        inverse = torch.addcmul(_EPS, norm, norm, value=1 / x.shape[-1]).rsqrt_()
         return (x * inverse).mul_(self.weight)

@@ -184,8 +184,8 @@ class TrimodalModel(PreTrainedModel):
         )
         scale, bias = self.logit_scale.exp().squeeze(0), self.logit_bias.squeeze(0)
         zero = 0 * (scale + bias)
-        observed, summaries = [], []
-        spare_TD = None
+        observed, summaries, spare_TD = [], [], None
+        enters = self.training or views is not None or matching is not None
         for modality in Modality:
             if modality not in media and not self.training:
                 continue
@@ -193,12 +193,14 @@ class TrimodalModel(PreTrainedModel):
             batch = media[modality] if modality in media else self._placeholder(modality)
             x_TD = encoder(batch)
             z_NE = encoder.embed(x_TD, batch.tokens)
+            if modality in media:
+                slots = (sample_N[modality], torch.full_like(sample_N[modality], int(modality)))
+                z_NSE = z_NSE.index_put(slots, z_NE[: len(slots[0])])
+            if not enters:  # nothing sees more of it
+                continue
             h_TD, summary_ND = encoder.to_trunk(x_TD), encoder.summarise(z_NE)
             spare_TD = h_TD[:1]
             if modality in media:
-                clean = sample_N[modality]
-                slot = torch.full_like(clean, int(modality))
-                z_NSE = z_NSE.index_put((clean, slot), z_NE[: len(clean)])
                 observed.append(h_TD)
                 summaries.append(summary_ND)
             else:
