@@ -6,6 +6,7 @@ generation = await scheduler.generate(task)
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ REMEMBERED_SECONDS = 10.0
 """For which one counts as sending after its last sample."""
 
 Results = Sequence[np.ndarray | ServingError]
+Sender = tuple[Flow, str]
+"""A tenant with a priority, and a lane of its."""
 T = TypeVar("T")
 
 
@@ -45,6 +48,7 @@ T = TypeVar("T")
 class _Job:
     sample: Sample
     cost: int
+    sender: Sender
     future: asyncio.Future[np.ndarray]
     since: float
 
@@ -84,7 +88,9 @@ class Scheduler:
         self._meter = meter
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._running: list[_Job] = []
-        self._seen: dict[tuple[Flow, str], float] = {}
+        self._seen: dict[Sender, float] = {}
+        self._unanswered: Counter[Sender] = Counter()
+        """Tokens of jobs that wait or are computed."""
         self._seconds_per_token = 0.0
         self._fastest = 0.0
         """Seconds a token of the fastest batches; rises slowly, so that one that was held up by
@@ -110,14 +116,20 @@ class Scheduler:
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         cost, flow = embedding_cost(sample), current().flow
         lane = "+".join(modality.data_name for modality in sorted(sample.media))
-        self._seen[flow, lane] = now = time.monotonic()
-        number = self._jobs.add((*flow, lane), _Job(sample, cost, future, now), cost)
-        future.add_done_callback(lambda done: self._left(number, done))
+        sender = flow, lane
+        self._seen[sender] = now = time.monotonic()
+        job = _Job(sample, cost, sender, future, now)
+        number = self._jobs.add((*flow, lane), job, cost)
+        self._unanswered[sender] += cost
+        future.add_done_callback(lambda done: self._left(number, job, done))
         self._arrived.set()
         return future
 
-    def _left(self, number: int, future: asyncio.Future[np.ndarray]) -> None:
+    def _left(self, number: int, job: _Job, future: asyncio.Future[np.ndarray]) -> None:
         self._jobs.drop(number)
+        self._unanswered[job.sender] -= job.cost
+        if not self._unanswered[job.sender]:
+            del self._unanswered[job.sender]
         if future.cancelled():
             self._meter("cancelled_queue", 1)
 
@@ -149,12 +161,19 @@ class Scheduler:
                 )
 
     def _next_batch(self) -> list[_Job]:
-        """Whoever is next, so that none is overtaken for ever, and those behind who still fit."""
+        """Whoever is next, so that none is overtaken for ever, and those behind who still fit.
+
+        One who sends more than a batch holds takes turns with those who do not, and does not ride
+        along in theirs: a batch that was filled up with it would take them as long as its own.
+        """
         room = budget = self._budget()
+        crowds = {sender for sender, cost in self._unanswered.items() if cost > budget}
         chosen: list[int] = []
         for number, job in self._jobs.ordered():
-            if job.future.done() or (chosen and job.cost > room):
+            if job.future.done() or (chosen and (job.cost > room or job.sender in crowds)):
                 continue
+            if not chosen and job.sender in crowds:
+                crowds.clear()
             chosen.append(number)
             room -= job.cost
             if room <= budget // SPARE:

@@ -409,3 +409,31 @@ def test_a_tenant_waits_for_one_short_batch_of_another(
     assert {len(batch) for batch in scripted.batches} == {1}
     assert order.index("quiet") <= 2
     assert order.index("bulk") <= 20
+
+
+def test_who_sends_more_than_a_batch_does_not_ride_along(
+    scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 3600.0)
+    budget = 8 * text_sample("red").num_tokens
+
+    async def main() -> None:
+        async with scheduling(Worker(scripted, budget), budget) as scheduler:
+            scripted.gate.clear()
+            with acting(Caller("noisy")):
+                noise = [scheduler.submit(text_sample("red"))]
+                await entered(scripted)
+                noise += [scheduler.submit(text_sample("red")) for _ in range(20)]
+            with acting(Caller("quiet")):
+                quiet = scheduler.submit(text_sample("blue"))
+            with acting(Caller("other")):
+                other = scheduler.submit(text_sample("green"))
+            scripted.gate.set()
+            await asyncio.gather(*noise, quiet, other)
+
+    asyncio.run(main())
+    light = next(batch for batch in scripted.batches if "blue" in batch)
+    assert sorted(light) == ["blue", "green"]
+    assert scripted.batches.index(light) <= 2
+    assert sum(batch == ["red"] * 8 for batch in scripted.batches) >= 1
