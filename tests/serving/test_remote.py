@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from trimodal.batch import Modality
-from trimodal.errors import StorageError
+from trimodal.errors import ConfigError
 from trimodal.models import TrimodalModel
 from trimodal.testing import assert_close
 from trimodal_serving import supervisor as module
@@ -257,7 +257,7 @@ def test_a_folder_that_is_no_model_is_told(
         async with running(tmp_path, nursery):
             pass
 
-    with pytest.raises(StorageError, match="is not a model folder"):
+    with pytest.raises(ConfigError, match="is not a model folder"):
         loop.run(main())
 
 

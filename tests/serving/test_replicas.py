@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trimodal.errors import StorageError
+from trimodal.errors import ConfigError
 from trimodal.models import TrimodalModel
 from trimodal.testing import assert_close
 from trimodal_serving.backend import Setting
@@ -113,5 +113,5 @@ def test_a_folder_that_is_no_model_is_told(
             await replicas.close()
             await until_gone(nursery)
 
-    with pytest.raises(StorageError, match="is not a model folder"):
+    with pytest.raises(ConfigError, match="is not a model folder"):
         loop.run(main())
