@@ -64,11 +64,16 @@ def config(tmp_path: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The same run at its end, for all tests, none of which changes it."""
-    config = small_run(tmp_path_factory.mktemp("trained"))
-    train(config)
-    return config
+def kept(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The same, of which no test changes the data."""
+    return small_run(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture(scope="session")
+def trained(kept: RunConfig) -> RunConfig:
+    """The same run at its end, which no test changes either."""
+    train(kept)
+    return kept
 
 
 @pytest.fixture
@@ -78,11 +83,11 @@ def finished(config: RunConfig, trained: RunConfig) -> RunConfig:
     return config
 
 
-@pytest.fixture
-def everything(config: RunConfig, tmp_path: Path) -> RunConfig:
+def with_everything(config: RunConfig) -> RunConfig:
     """The same with every pretext task; rows have questions, two languages and spoken ones."""
-    tiny_tokenizers().save(tmp_path / "tokenizers")
     manifest = Path(config.data.train[0])
+    tokenizers = manifest.with_name("tokenizers")
+    tiny_tokenizers().save(tokenizers)
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     for i, row in enumerate(rows):
         row["speech_lang"] = ("en", "zh")[i % 2]
@@ -93,7 +98,7 @@ def everything(config: RunConfig, tmp_path: Path) -> RunConfig:
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return replace(
         config,
-        data=replace(config.data, tokenizers=str(tmp_path / "tokenizers")),
+        data=replace(config.data, tokenizers=str(tokenizers)),
         objectives=ObjectivesConfig(
             contrastive=ContrastiveConfig(),
             masked=MaskedConfig(vision_target="codes", speech_target="codes", rate=0.8),
@@ -102,6 +107,18 @@ def everything(config: RunConfig, tmp_path: Path) -> RunConfig:
             length=LengthConfig(),
         ),
     )
+
+
+@pytest.fixture
+def everything(config: RunConfig) -> RunConfig:
+    """A run with every pretext task that has not begun."""
+    return with_everything(config)
+
+
+@pytest.fixture(scope="session")
+def kept_everything(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The same, of which no test changes the data."""
+    return with_everything(small_run(tmp_path_factory.mktemp("everything")))
 
 
 @pytest.fixture
