@@ -1,7 +1,8 @@
 """Serving against infinity on the same weights, and under loads that nobody can bear.
 
 python -m benchmarks.serving compare --peer peers/infinity/bin/infinity_emb --json OUT
-python -m benchmarks.serving overhead cold overload abandoned kill bombs noisy soak --json OUT
+python -m benchmarks.serving overhead cold overload abandoned kill bombs soak --json OUT
+python -m benchmarks.serving noisy quota batching
 
 Servers run on core 0 with one thread, the load comes from a process on core 1. Models have random
 weights. The peer has an environment of its own, of benchmarks/requirements-serving.txt.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import abuse, models
+from benchmarks.serving.batching import batching
 from benchmarks.serving.comparison import Rounds, compare
 from benchmarks.serving.overhead import overhead
 from benchmarks.serving.servers import Server
@@ -89,6 +91,9 @@ def _figures(place: Path, options: Any) -> dict[str, Callable[[], dict[str, Any]
         "bombs": lambda: on(towers(), lambda server: abuse.bombs(server, 256, WORKERS)),
         "noisy": lambda: abuse.noisy(towers(), place / "keys.json", 60, quota=False),
         "quota": lambda: abuse.noisy(towers(), place / "quotas.json", 60, quota=True),
+        "batching": lambda: batching(
+            models.writer(place / "writer"), Rounds(options.rounds, options.seconds)
+        ),
         "soak": lambda: on(towers(), lambda server: abuse.soak(server, options.soak_seconds)),
     }
 

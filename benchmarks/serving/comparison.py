@@ -111,15 +111,13 @@ def check(server: Server, peer: Server, inputs: Sequence[str], modality: str = "
         raise RuntimeError("the servers do not compute the same model")
 
 
-def in_turns(
-    servers: Sequence[Server], rounds: Rounds, measure: Callable[[Server], Found]
-) -> list[list[Found]]:
-    """Rounds by server; who is first changes."""
-    found: list[list[Found]] = [[] for _ in servers]
+def in_turns(measures: Sequence[Callable[[], Found]], rounds: Rounds) -> list[list[Found]]:
+    """What each measures, round by round; who is first changes."""
+    found: list[list[Found]] = [[] for _ in measures]
     for number in range(rounds.count):
-        order = list(range(len(servers)))
+        order = list(range(len(measures)))
         for i in order if number % 2 else reversed(order):
-            found[i].append(measure(servers[i]))
+            found[i].append(measures[i]())
             time.sleep(0.2)
     return found
 
@@ -131,8 +129,10 @@ def _cells(
     for clients in CLIENTS:
         for one in (server, peer):
             one.load(bodies, 1.0, clients=clients)
-        measure = partial(Server.load, bodies=bodies, seconds=rounds.seconds, clients=clients)
-        pair = in_turns((server, peer), rounds, measure)
+        both = [
+            partial(one.load, bodies, rounds.seconds, clients=clients) for one in (server, peer)
+        ]
+        pair = in_turns(both, rounds)
         row: dict[str, Any] = {"name": f"{name}, c={clients}", "gate": GOALS[name][clients]}
         for whose, found in zip(("ours", "infinity"), pair, strict=True):
             row[whose] = {
@@ -171,7 +171,7 @@ def _beside_images(
         images()
         return found
 
-    pair = in_turns((server, peer), rounds, measure)
+    pair = in_turns([partial(measure, one) for one in (server, peer)], rounds)
     p95 = [[one.quantile(0.95) for one in found] for found in pair]
     medians = [statistics.median(values) for values in p95]
     row = {

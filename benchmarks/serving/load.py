@@ -31,6 +31,8 @@ class Order:
     seconds: float
     clients: int = 1
     """Of a closed load, each of which sends its next request when it has its answer."""
+    together: bool = False
+    """Whether all of these have their answers before one of them sends its next request."""
     rate: float = 0.0
     """Requests a second of an open load, at random times; 0 makes it a closed one."""
     aborted: float = 0.0
@@ -96,9 +98,19 @@ class Load:
         self.start = time.perf_counter()
         if self.order.rate:
             await self._open()
+        elif self.order.together:
+            await self._together()
         else:
             await asyncio.gather(*(self._client(i) for i in range(self.order.clients)))
         return self.rows
+
+    async def _together(self) -> None:
+        connections, sent = [Connection(self.order) for _ in range(self.order.clients)], 0
+        while (due := time.perf_counter()) - self.start < self.order.seconds:
+            some = [self.messages[(sent + i) % len(self.messages)] for i in range(len(connections))]
+            pairs = zip(connections, some, strict=True)
+            await asyncio.gather(*(self._one(one, message, due) for one, message in pairs))
+            sent += len(connections)
 
     async def _client(self, number: int) -> None:
         connection, sent = Connection(self.order), number

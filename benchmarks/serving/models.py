@@ -4,6 +4,7 @@ folder = towers(Path("models"))
 """
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -72,10 +73,28 @@ def demo(folder: Path) -> Path:
     return _saved(config, folder)
 
 
-def _saved(config: ModelConfig, folder: Path) -> Path:
+def writer(folder: Path) -> Path:
+    """A model that writes texts of the same width and depth."""
+    tower = TransformerConfig(width=384, depth=6, num_heads=12)
+    least = TransformerConfig(width=64, depth=1, num_heads=2)
+    config = ModelConfig(
+        vision=least,
+        text=least,
+        speech=least,
+        trunk=tower,
+        vision_input=VisionInputConfig(patch_size=32, max_tokens=(SIDE // 32) ** 2),
+        speech_input=SpeechInputConfig(num_mels=16, max_seconds=4.0),
+        vocabulary=VocabularyConfig(text=PIECES, vision=16, speech=16),
+        max_text_tokens=MOST_TOKENS,
+        embedding_dim=384,
+    )
+    return _saved(config, folder, ["text"])
+
+
+def _saved(config: ModelConfig, folder: Path, generates: Sequence[str] = ()) -> Path:
     draws = random.Random(0)  # noqa: S311
     torch.manual_seed(0)
-    model = TrimodalModel(TrimodalConfig(architecture=to_dict(config)))
+    model = TrimodalModel(TrimodalConfig(to_dict(config), generates=generates))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # so that blocks change what they are given, and a slip in one of them shows

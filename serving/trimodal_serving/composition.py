@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimodal.batch import Medium, Sample
+from trimodal.batch import Medium, Modality, Sample
 from trimodal.errors import NumericError
 from trimodal_serving.errors import ServingError, internal, nonfinite
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from trimodal.models import TrimodalModel
     from trimodal.models.decoding import Decoding, Grown
     from trimodal.models.generation import Generation, Outputs, Request
+
+Kind = tuple[Modality, bool]
+"""What is generated, and whether it is guided."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Task:
     """Ids of the output at most."""
 
     @property
-    def kind(self) -> "tuple[Request, Decoding]":
+    def kind(self) -> Kind:
         """What tasks of one batch have in common."""
-        return self.request, self.decoding
+        return self.request.to, self.decoding.guided
 
     @property
     def held(self) -> int:
@@ -45,7 +48,7 @@ class Task:
     @property
     def cost(self) -> int:
         """Tokens that are computed."""
-        copies = 1 if self.decoding.guidance == 1 else 2
+        copies = 2 if self.decoding.guided else 1
         return copies * (self.held + (passes(self.request, self.decoding) - 1) * self.room)
 
 
@@ -68,14 +71,14 @@ class Outcome:
 
 
 class Composition:
-    """Tasks of one kind, each at a step of its own; others join between two steps.
+    """Tasks of one kind, each at a step and in a way of its own; others join between two steps.
 
     `step` is only ever called from one thread; what else is asked takes effect with the next step.
     """
 
-    def __init__(self, model: "TrimodalModel", kind: "tuple[Request, Decoding]") -> None:
+    def __init__(self, model: "TrimodalModel", kind: Kind) -> None:
         self._model = model
-        self._kind = kind
+        self._to, _ = kind
         self._outputs: Outputs | None = None
         self._running: set[int] = set()
         self._joining: dict[int, Task] = {}
@@ -122,16 +125,17 @@ class Composition:
         if self._outputs is None:
             from trimodal.models.generation import Outputs
 
-            self._outputs = Outputs(self._model, *self._kind)
+            self._outputs = Outputs(self._model, self._to)
         return self._outputs
 
     def _begin(self, outputs: "Outputs", joining: Mapping[int, Task]) -> None:
-        tasks = list(joining.values())
+        from trimodal.models.generation import Wanted
+
         outputs.add(
-            list(joining),
-            [task.sample for task in tasks],
-            [task.seed for task in tasks],
-            [task.begun for task in tasks],
+            {
+                number: Wanted(task.sample, task.request, task.decoding, task.seed, task.begun)
+                for number, task in joining.items()
+            }
         )
 
 

@@ -223,22 +223,23 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Joining:
+class _Joining(asyncio.Transport):
     """What an answer is written to: its head goes out with the first of its body.
 
     Each would be a packet of its own, for which the client wakes.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._transport = transport
         self._loop = loop
         self._held = b""
         self._joined = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send it, unless it is the first, which waits until the others of this turn are done."""
         if not self._joined and not self._held:
-            self._held = data
+            self._held = bytes(data)
             self._loop.call_soon(self._flush)
             return
         self._joined = True

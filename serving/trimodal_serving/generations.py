@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from trimodal_serving.caller import PRICES, Flow, current
-from trimodal_serving.composition import Composition, Outcome, Task, failure
+from trimodal_serving.composition import Composition, Kind, Outcome, Task, failure
 from trimodal_serving.errors import ServingError, is_internal
 from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
-    from trimodal.models.decoding import Decoding, Grown
-    from trimodal.models.generation import Generation, Request
+    from trimodal.models.decoding import Grown
+    from trimodal.models.generation import Generation
 
 MOST_BATCHES = 4
 """Batches that take turns; each holds the keys and values of a token budget at most. A tenant that
@@ -43,7 +43,7 @@ class _Job:
 
 @dataclass(eq=False)
 class _Batch:
-    kind: "tuple[Request, Decoding]"
+    kind: Kind
     composition: Composition
     jobs: dict[int, _Job] = field(default_factory=dict)
     is_open: bool = True
@@ -68,7 +68,7 @@ class Generations:
 
     def __init__(
         self,
-        compose: Callable[["tuple[Request, Decoding]"], Composition],
+        compose: Callable[[Kind], Composition],
         executor: Executor,
         token_budget: int,
         observe: Callable[[int, float], None],
@@ -208,7 +208,7 @@ class Generations:
         most = MOST_BATCHES if flow in self._spent else 2 * MOST_BATCHES
         return len(self._batches) < most
 
-    def _begun(self, kind: "tuple[Request, Decoding]", *, is_open: bool = True) -> _Batch:
+    def _begun(self, kind: Kind, *, is_open: bool = True) -> _Batch:
         batch = _Batch(kind, self._compose(kind), is_open=is_open)
         self._batches.append(batch)
         return batch

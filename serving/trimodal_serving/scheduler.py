@@ -17,7 +17,7 @@ import numpy as np
 from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
 from trimodal_serving.caller import PRICES, Flow, current
-from trimodal_serving.composition import Composition, Task
+from trimodal_serving.composition import Composition, Kind, Task
 from trimodal_serving.errors import ServingError, internal, is_internal
 from trimodal_serving.generations import Generations, Told, deliver
 from trimodal_serving.inputs import Input
@@ -25,8 +25,7 @@ from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
-    from trimodal.models.decoding import Decoding
-    from trimodal.models.generation import Generation, Request
+    from trimodal.models.generation import Generation
 
 SLICE_SECONDS = 0.05
 """A batch takes about as long at most, while more than one tenant, priority or lane sends work."""
@@ -68,7 +67,7 @@ class Scheduler:
         executor: Executor,
         token_budget: int,
         observe: Callable[[int, float], None],
-        compose: "Callable[[tuple[Request, Decoding]], Composition] | None" = None,
+        compose: Callable[[Kind], Composition] | None = None,
         meter: Meter = unmeasured,
     ) -> None:
         """Start to work on the running event loop.

@@ -121,4 +121,6 @@ def test_what_a_task_costs(text_sample: MakeSample) -> None:
     picture = Task(sample, None, Request(to=Modality.VISION), Decoding(guidance=2), 0, room=10)
     assert passes(picture.request, picture.decoding) == 8
     assert picture.cost == 2 * (2 * sample.num_tokens + 80)
-    assert text.kind != picture.kind
+    other = Task(sample, None, Request(to=Modality.TEXT, lang="zh"), Decoding(max_tokens=3), 1, 3)
+    assert text.kind == other.kind
+    assert len({text.kind, picture.kind, replace(picture, decoding=Decoding()).kind}) == 3

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import json
 import re
@@ -286,3 +287,38 @@ def test_who_is_slow_gets_all_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> N
             time.sleep(0.05)
     assert received > 32 << 20
     assert time.monotonic() - start > 1.5, "longer than is waited for a client that stands still"
+
+
+class Written(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.pieces.append(bytes(data))
+
+    def close(self) -> None:
+        self.pieces.append(b"closed")
+
+
+def test_a_head_goes_out_with_what_follows_at_once() -> None:
+    """One that nothing follows at once, as where a stream begins late, goes out alone."""
+
+    async def main() -> list[list[bytes]]:
+        whole, late, empty = Written(), Written(), Written()
+        joining = [module._Joining(one, asyncio.get_running_loop()) for one in (whole, late, empty)]
+        for one in joining:
+            one.write(b"head ")
+        joining[0].write(b"body ")
+        joining[2].close()
+        await asyncio.sleep(0)
+        for one in joining[:2]:
+            one.write(b"more")
+        await asyncio.sleep(0)
+        return [whole.pieces, late.pieces, empty.pieces]
+
+    assert asyncio.run(main()) == [
+        [b"head body ", b"more"],
+        [b"head ", b"more"],
+        [b"head ", b"closed"],
+    ]

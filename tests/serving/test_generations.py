@@ -14,6 +14,9 @@ from trimodal_serving.generations import MOST_BATCHES, Generations
 from trimodal_serving.meter import unmeasured
 
 MakeSample = Callable[[str], Sample]
+KINDS: list[dict[str, Any]] = [
+    {"to": to, "guidance": guidance} for guidance in (1.0, 2.0) for to in Modality
+]
 
 
 class Log:
@@ -93,7 +96,7 @@ def run(
 
 
 def test_one_kind_shares_a_batch_and_kinds_take_turns(log: Log, task: Callable[..., Task]) -> None:
-    made = [task("a"), task("b", steps=3), task("c"), task("d", Modality.VISION)]
+    made = [task("a"), task("b", guidance=3.0), task("c", steps=3), task("d", Modality.VISION)]
     results = run(log, lambda generations: [generations.submit(one) for one in made])
     assert results == [f"made of {name}" for name in "abcd"]
     assert log.steps == ["a+c", "b", "d"] * 3
@@ -131,14 +134,14 @@ def test_one_joins_the_batch_of_its_kind_that_runs(log: Log, task: Callable[...,
 
 def test_nobody_overtakes_one_that_has_to_wait(log: Log, task: Callable[..., Task]) -> None:
     """Texts that would join their batch for ever wait behind a kind for which there is no room."""
-    made = [task(str(i), steps=i + 1) for i in range(MOST_BATCHES)]
+    made = [task(str(i), **KINDS[i]) for i in range(MOST_BATCHES)]
     futures: list[Any] = []
 
     def use(generations: Generations) -> list[Any]:
         def more(_: Any) -> None:
             if len(futures) == MOST_BATCHES:
-                futures.append(generations.submit(task("waits", steps=99)))
-                futures.extend(generations.submit(task(f"late{i}", steps=1)) for i in range(3))
+                futures.append(generations.submit(task("waits", **KINDS[MOST_BATCHES])))
+                futures.extend(generations.submit(task(f"late{i}", **KINDS[0])) for i in range(3))
 
         futures.extend(generations.submit(one, more) for one in made)
         return futures
@@ -162,7 +165,7 @@ def test_a_batch_holds_no_more_than_the_budget(log: Log, task: Callable[..., Tas
 
 
 def test_few_batches_run_at_once(log: Log, task: Callable[..., Task]) -> None:
-    made = [task(str(i), steps=i + 1) for i in range(MOST_BATCHES + 2)]
+    made = [task(str(i), **KINDS[i]) for i in range(MOST_BATCHES + 2)]
     run(log, lambda generations: [generations.submit(one) for one in made])
     before = log.steps[: log.steps.index(str(MOST_BATCHES))]
     assert set(before) == {str(i) for i in range(MOST_BATCHES)}
@@ -203,7 +206,7 @@ def test_nobody_waits_so_nothing_is_computed(log: Log, task: Callable[..., Task]
 def test_a_batch_is_given_up_between_two_steps(log: Log, task: Callable[..., Task]) -> None:
     def use(generations: Generations) -> list[Any]:
         first: Any = generations.submit(task("a"), lambda _: first.cancel())
-        other: Any = generations.submit(task("b", steps=3))
+        other: Any = generations.submit(task("b", guidance=2.0))
         return [first, other]
 
     results = run(log, use)
@@ -215,7 +218,7 @@ def test_what_is_cancelled_before_its_first_step_is_not_computed(
     log: Log, task: Callable[..., Task]
 ) -> None:
     def use(generations: Generations) -> list[Any]:
-        second: Any = generations.submit(task("b", steps=3))
+        second: Any = generations.submit(task("b", guidance=2.0))
         first: Any = generations.submit(task("a"), lambda _: second.cancel())
         return [first, second]
 

@@ -1,6 +1,6 @@
 """Ids behind a prefix: texts from left to right, codes in any order, the surest first.
 
-drafts = Texts(Decoding()); drafts.begin([0, 1], prefix, targets, seeds=[0, 1])
+drafts = Texts(); drafts.begin([0, 1], prefix, targets, [Decoding()] * 2, seeds=[0, 1])
 while len(drafts): grown, done = drafts.step()
 """
 
@@ -72,6 +72,11 @@ class Decoding:
             names = " or ".join(SCHEDULES)
             raise ConfigError(f"schedule: must be {names}, got {self.schedule!r}")
 
+    @property
+    def guided(self) -> bool:
+        """Whether it is computed a second time with nothing observed."""
+        return self.guidance != 1
+
 
 class Grown(NamedTuple):
     """What there is of an output."""
@@ -96,6 +101,7 @@ class _Draft:
     """Where it is computed; if there is guidance, a second time with nothing observed."""
     target: Target
     """With the ids so far."""
+    decoding: Decoding
     seed: int
     last_CD: Tensor
     """The output of each sequence behind its newest id."""
@@ -103,14 +109,13 @@ class _Draft:
 
 
 class Drafts(ABC):
-    """Outputs of one modality and one decoding, each at a step of its own.
+    """Outputs of one modality, each at a step of its own and decoded in its own way.
 
-    Others may begin between two steps, and be dropped; what becomes of one does not depend on its
-    neighbours.
+    All of them are guided or none is. Others may begin between two steps, and be dropped; what
+    becomes of one does not depend on its neighbours.
     """
 
-    def __init__(self, decoding: Decoding) -> None:
-        self.decoding = decoding
+    def __init__(self) -> None:
         self._drafts: dict[int, _Draft] = {}
 
     def __len__(self) -> int:
@@ -122,6 +127,7 @@ class Drafts(ABC):
         numbers: Sequence[int],
         prefix: Prefix,
         targets: Sequence[Target],
+        decodings: Sequence[Decoding],
         seeds: Sequence[int],
     ) -> None:
         """Begin some more.
@@ -132,6 +138,7 @@ class Drafts(ABC):
                 its cache is that of all others.
             targets: texts with the unified ids that they begin with, or targets whose every code is
                 masked.
+            decodings: how the ids of each are chosen.
             seeds: of the draws of each; nothing else decides them.
         """
         size = len(numbers)
@@ -140,7 +147,7 @@ class Drafts(ABC):
         for i, number in enumerate(numbers):
             copies = list(range(i, len(last_ND), size))
             sequences = [(prefix, copy) for copy in copies]
-            begun[number] = _Draft(sequences, targets[i], seeds[i], last_ND[copies])
+            begun[number] = _Draft(sequences, targets[i], decodings[i], seeds[i], last_ND[copies])
         self._drafts.update(begun)
 
     @abstractmethod
@@ -187,11 +194,12 @@ class Texts(Drafts):
         drafts = list(self._drafts.items())
         h_ND = torch.stack(list(_by_copy([list(draft.last_CD) for _, draft in drafts])))
         prefix, _ = drafts[0][1].sequences[0]
-        log_p_NV = _log_probabilities(prefix, prefix.model.continuations(h_ND), self.decoding)
+        guidance = [draft.decoding.guidance for _, draft in drafts]
+        log_p_NV = _log_probabilities(prefix, prefix.model.continuations(h_ND), guidance)
         grown, ended = {}, []
         for row, (number, draft) in enumerate(drafts):
             rng = generator("text", draft.seed, draft.step)
-            piece = int(_draw(log_p_NV[row : row + 1], rng.random((1,)), self.decoding)[0])
+            piece = int(_draw(log_p_NV[row : row + 1], rng.random((1,)), draft.decoding)[0])
             draft.step += 1
             if piece > 0:
                 ids = [*draft.target.ids.tolist(), int(Special.END_TEXT) + piece]
@@ -199,7 +207,7 @@ class Texts(Drafts):
                     draft.target, ids=torch.tensor(ids, dtype=torch.int64), grid=(len(ids), 1)
                 )
                 grown[number] = Grown(tuple(ids), len(ids))
-            if piece == 0 or draft.step == self.decoding.max_tokens:
+            if piece == 0 or draft.step == draft.decoding.max_tokens:
                 ended.append(number)
         self._append([draft for number, draft in drafts if number not in ended])
         return self._progress(grown, ended)
@@ -223,8 +231,11 @@ def _by_copy(values: Sequence[Sequence[V]]) -> Iterator[V]:
         yield from copies
 
 
-def _log_probabilities(prefix: Prefix, logits: Tensor, decoding: Decoding) -> np.ndarray:
-    """(..., V) fp64 log-probabilities of what the tokenizers know, guided if there are copies.
+def _log_probabilities(prefix: Prefix, logits: Tensor, guidance: Sequence[float]) -> np.ndarray:
+    """(N, V) fp64 log-probabilities of what the tokenizers know.
+
+    Guided by the guidance of each row, if there are twice as many logits: the second without
+    anything observed.
 
     Raises:
         NumericError: the model is broken.
@@ -233,9 +244,10 @@ def _log_probabilities(prefix: Prefix, logits: Tensor, decoding: Decoding) -> np
     if not log_p.isfinite().all():
         raise NumericError("the model computed probabilities that are not finite")
     known = prefix.model.known_ids(prefix.modality)
-    if decoding.guidance != 1:
+    if len(log_p) > len(guidance):
         seen, unseen = log_p.chunk(2)
-        log_p = unseen + decoding.guidance * (seen - unseen)
+        guidance_N1 = torch.tensor(guidance, dtype=log_p.dtype, device=log_p.device)[:, None]
+        log_p = unseen + guidance_N1 * (seen - unseen)
     return log_p[..., :known].log_softmax(-1).cpu().numpy()
 
 
@@ -296,14 +308,19 @@ class Codes(Drafts):
         # a product of fewer rows may round otherwise, so what is not masked is left out after it
         masked_T = (torch.cat(given) == mask + start).to(h_TD.device)
         logits_MV = prefix.model.code_logits(h_TD, modality)[masked_T]
-        log_p_MV = _log_probabilities(prefix, logits_MV, self.decoding)
+        guidance = [
+            draft.decoding.guidance
+            for _, draft in drafts
+            for _ in range(int((draft.target.ids == mask + start).sum()))
+        ]
+        log_p_MV = _log_probabilities(prefix, logits_MV, guidance)
         at, drawn, ended = 0, {}, []
         for number, draft in drafts:
             local_T = draft.target.ids.numpy() - start
             end = at + int((local_T == mask).sum())
             rng = generator("codes", draft.seed, draft.step)
             whole_T, kept_T = _filled(
-                log_p_MV[at:end], local_T, mask, draft.step, self.decoding, rng
+                log_p_MV[at:end], local_T, mask, draft.step, draft.decoding, rng
             )
             masked = kept_T == mask
             final = int(masked.argmax()) if masked.any() else len(kept_T)

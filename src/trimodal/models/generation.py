@@ -76,6 +76,20 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """One output that is to be generated."""
+
+    sample: Sample
+    """What is observed; without media, nothing is."""
+    request: Request
+    decoding: Decoding
+    seed: int
+    """Nothing else decides its draws."""
+    begun: Medium | None = None
+    """A text that the output begins with, for completions."""
+
+
+@dataclass(frozen=True)
 class Generation:
     """The ids of one output, and what they stand for."""
 
@@ -110,18 +124,20 @@ def generate(
         DataError: a picture of that size cannot be made of codes.
     """
     was_training = model.training
-    outputs = Outputs(model, request, decoding)
-    begun = begun or [None] * len(samples)
+    outputs, room = Outputs(model, request.to), check_room(model, request, decoding)
+    wanted = [
+        Wanted(sample, request, decoding, seed, text)
+        for sample, seed, text in zip(samples, seeds, begun or [None] * len(samples), strict=True)
+    ]
     costs = [
-        2 * sample.num_tokens + outputs.room + (text.num_tokens if text else 0)
-        for sample, text in zip(samples, begun, strict=True)
+        2 * one.sample.num_tokens + room + (one.begun.num_tokens if one.begun else 0)
+        for one in wanted
     ]
     found: dict[int, Generation] = {}
     model.eval()
     try:
         for indices in first_fit(costs, token_budget):
-            chosen = [samples[i] for i in indices]
-            outputs.add(indices, chosen, [seeds[i] for i in indices], [begun[i] for i in indices])
+            outputs.add({i: wanted[i] for i in indices})
             while len(outputs):
                 found.update(outputs.step()[1])
     finally:
@@ -130,105 +146,104 @@ def generate(
 
 
 class Outputs:
-    """What is generated for one request, each output at a step of its own.
+    """Outputs of one modality that are generated together, each at a step of its own.
 
+    All of them are guided or none is; for the rest each is requested and decoded in its own way.
     Others may be added between two steps, and be dropped; each is what it would be alone.
     """
 
-    def __init__(self, model: "TrimodalModel", request: Request, decoding: Decoding) -> None:
+    def __init__(self, model: "TrimodalModel", to: Modality) -> None:
         """Begin with none.
 
         Args:
             model: with its processor, in evaluation mode.
-            request: what to generate.
-            decoding: how ids are chosen.
+            to: what is generated.
 
         Raises:
-            ConfigError: the model was not trained to generate that, lacks the tokenizer or the
-                processor, or writes no text of so many pieces.
-            DataError: a picture of that size cannot be made of codes.
+            ConfigError: the model lacks the processor.
         """
         self._model = model
-        self._request = request
-        self.room = check_room(model, request, decoding)
-        """Ids of an output at most, beside what a text begins with."""
+        self._to = to
         self._cache: KeyValueCache | None = None
-        self._drafts = (Texts if request.to is Modality.TEXT else Codes)(decoding)
-        self._redraws = Redraws(_processor(model), request.to, decoding)
+        self._drafts = Texts() if to is Modality.TEXT else Codes()
+        self._redraws = Redraws(_processor(model), to)
+        self._wanted: dict[int, Wanted] = {}
 
     def __len__(self) -> int:
         """How many are not done."""
         return len(self._drafts)
 
     @torch.inference_mode()
-    def add(
-        self,
-        numbers: Sequence[int],
-        samples: Sequence[Sample],
-        seeds: Sequence[int],
-        begun: Sequence[Medium | None],
-    ) -> None:
+    def add(self, wanted: Mapping[int, Wanted]) -> None:
         """Compute what some more observe.
 
         Args:
-            numbers: what they are called; no other that is not done has one of these.
-            samples: what is observed.
-            seeds: of the draws of each.
-            begun: texts that the outputs begin with.
+            wanted: by what they are called; no other that is not done has one of these numbers.
 
         Raises:
-            ConfigError: something else than a text is to be completed.
-            DataError: there is no question to answer.
+            ConfigError: the model was not trained to generate that, lacks the tokenizer, or writes
+                no text of so many pieces; or something else than a text is to be completed.
+            DataError: there is no question to answer, or a picture of that size cannot be made of
+                codes.
             NumericError: the model is broken.
         """
-        if self._request.answer:
-            _check_questions(samples)
-        if self._request.to is not Modality.TEXT and any(text is not None for text in begun):
-            raise ConfigError("only a text can be completed")
-        self._begin(numbers, samples, seeds, begun)
-        self._redraws.watch(numbers, samples, seeds)
+        for one in wanted.values():
+            if one.request.answer:
+                _check_question(one.sample)
+            if self._to is not Modality.TEXT and one.begun is not None:
+                raise ConfigError("only a text can be completed")
+        self._begin(wanted)
+        self._wanted.update(wanted)
+        for number, one in wanted.items():
+            self._redraws.watch(number, one.sample, one.decoding, one.seed)
 
-    def _begin(
-        self,
-        numbers: Sequence[int],
-        samples: Sequence[Sample],
-        seeds: Sequence[int],
-        begun: Sequence[Medium | None],
-    ) -> None:
-        prompt = self._request.prompt
-        asked = Target(self._request.to, torch.zeros(0, dtype=torch.int64), (0, 1), prompt)
-        writings = [Writing(asked, frozenset(sample.media)) for sample in samples]
-        observed = list(samples)
-        if self._drafts.decoding.guidance != 1:
-            observed += [replace(sample, media={}) for sample in samples]
-            writings += [Writing(asked, frozenset())] * len(samples)
-        starts = [asked.ids if text is None else text.features for text in begun]
-        copies = len(observed) // len(samples)
-        rooms = [len(start) + self.room for start in starts] * copies
-        prefix = Prefix(self._model, observed, writings, rooms, self._cache)
+    def _begin(self, wanted: Mapping[int, Wanted]) -> None:
+        ones = list(wanted.values())
+        asked = [
+            Target(self._to, torch.zeros(0, dtype=torch.int64), (0, 1), one.request.prompt)
+            for one in ones
+        ]
+        pairs = list(zip(asked, (one.sample for one in ones), strict=True))
+        writings = [Writing(target, frozenset(sample.media)) for target, sample in pairs]
+        observed = [sample for _, sample in pairs]
+        if ones[0].decoding.guided:
+            observed += [replace(sample, media={}) for _, sample in pairs]
+            writings += [Writing(target, frozenset()) for target in asked]
+        rooms = [check_room(self._model, one.request, one.decoding) for one in ones]
+        starts = [one.begun.features if one.begun else asked[0].ids for one in ones]
+        sizes = [len(start) + room for start, room in zip(starts, rooms, strict=True)]
+        copies = len(observed) // len(ones)
+        prefix = Prefix(self._model, observed, writings, sizes * copies, self._cache)
         self._cache = prefix.cache
         try:
-            if self._request.to is Modality.TEXT:
-                targets = [replace(asked, ids=ids, grid=(len(ids), 1)) for ids in starts]
+            if self._to is Modality.TEXT:
+                targets = [
+                    replace(target, ids=ids, grid=(len(ids), 1))
+                    for target, ids in zip(asked, starts, strict=True)
+                ]
             else:
-                targets = self._masked(prefix, seeds)
-            self._drafts.begin(numbers, prefix, targets, seeds)
+                targets = self._masked(prefix, ones, rooms)
+            decodings, seeds = [one.decoding for one in ones], [one.seed for one in ones]
+            self._drafts.begin(list(wanted), prefix, targets, decodings, seeds)
         except BaseException:
             prefix.cache.give(prefix.starts)
             raise
 
-    def _masked(self, prefix: Prefix, seeds: Sequence[int]) -> list[Target]:
+    def _masked(self, prefix: Prefix, ones: Sequence[Wanted], rooms: Sequence[int]) -> list[Target]:
         """Targets of the sizes that are asked for, or that the model finds, without their codes."""
-        request, codes = self._request, _codes(self._model)
-        if request.to is Modality.VISION:
-            grids = [code_grid(self._model, request)] * len(seeds)
+        codes = _codes(self._model)
+        if self._to is Modality.VISION:
+            grids = [code_grid(self._model, one.request) for one in ones]
         else:
-            lengths = self._model.prediction_head.lengths(prefix.last_ND[: len(seeds)]).tolist()
+            lengths = self._model.prediction_head.lengths(prefix.last_ND[: len(ones)]).tolist()
             grids = [
-                (draw_length(mean, deviation, self._drafts.decoding, seed, self.room), 1)
-                for (mean, deviation), seed in zip(lengths, seeds, strict=True)
+                (draw_length(mean, deviation, one.decoding, one.seed, room), 1)
+                for (mean, deviation), one, room in zip(lengths, ones, rooms, strict=True)
             ]
-        return [codes.empty_target(request.to, grid, request.prompt) for grid in grids]
+        return [
+            codes.empty_target(self._to, grid, one.request.prompt)
+            for grid, one in zip(grids, ones, strict=True)
+        ]
 
     @torch.inference_mode()
     def step(self) -> tuple[Mapping[int, Grown], Mapping[int, Generation]]:
@@ -247,19 +262,24 @@ class Outputs:
         }
         if not done:
             return grown, {}
-        made = _outputs(self._model, self._request.to, list(done.values()))
+        made = _outputs(self._model, self._to, list(done.values()))
         found = dict(zip(done, made, strict=True))
-        again = self._redraws.copied({number: one.output for number, one in found.items()})
+        seeds = self._redraws.copied({number: one.output for number, one in found.items()})
+        again = {n: replace(self._wanted[n], seed=seed) for n, seed in seeds.items()}
         if again:
-            samples, seeds = zip(*again.values(), strict=True)
-            self._begin(list(again), samples, seeds, [None] * len(again))
-        return grown, {number: one for number, one in found.items() if number not in again}
+            self._begin(again)
+        ended = {number: one for number, one in found.items() if number not in again}
+        for number in ended:
+            del self._wanted[number]
+        return grown, ended
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Give up those of some numbers that are not done."""
         numbers = list(numbers)
         self._drafts.drop(numbers)
         self._redraws.forget(numbers)
+        for number in numbers:
+            self._wanted.pop(number, None)
 
 
 def _outputs(model: "TrimodalModel", to: Modality, targets: Sequence[Target]) -> list[Generation]:
@@ -273,10 +293,9 @@ def _outputs(model: "TrimodalModel", to: Modality, targets: Sequence[Target]) ->
     return [Generation(target, out) for target, out in zip(targets, outputs, strict=True)]
 
 
-def _check_questions(samples: Sequence[Sample]) -> None:
-    for sample in samples:
-        if not {Modality.TEXT, Modality.SPEECH} & sample.media.keys():
-            raise DataError(f"sample {sample.id} has no question, neither as text nor as speech")
+def _check_question(sample: Sample) -> None:
+    if not {Modality.TEXT, Modality.SPEECH} & sample.media.keys():
+        raise DataError(f"sample {sample.id} has no question, neither as text nor as speech")
 
 
 def _processor(model: "TrimodalModel") -> TrimodalProcessor:

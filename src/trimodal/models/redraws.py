@@ -1,10 +1,10 @@
 """Outputs that are what was observed over again, and what draws them once more.
 
-redraws = Redraws(processor, Modality.VISION, decoding); redraws.watch([0], [sample], seeds=[3])
+redraws = Redraws(processor, Modality.VISION); redraws.watch(0, sample, Decoding(), seed=3)
 again = redraws.copied({0: picture})
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +19,10 @@ from trimodal.processors.vision import unpatched
 from trimodal.streams import digest
 
 
-class Redraw(NamedTuple):
-    """An output that is begun again."""
-
-    sample: Sample
-    seed: int
-
-
 class _Watched(NamedTuple):
-    sample: Sample
+    observed: Medium
     seed: int
+    most: int
     redrawn: int
 
 
@@ -38,42 +32,41 @@ class Redraws:
     Each is drawn again at most `redraws` times, with seeds that its own decides.
     """
 
-    def __init__(self, processor: TrimodalProcessor, to: Modality, decoding: Decoding) -> None:
+    def __init__(self, processor: TrimodalProcessor, to: Modality) -> None:
         self._processor = processor
         self._to = to
-        draws = decoding.temperature > 0 or decoding.choice_temperature > 0
-        self._most = decoding.redraws if draws and to is not Modality.TEXT else 0
         self._watched: dict[int, _Watched] = {}
 
-    def watch(
-        self, numbers: Sequence[int], samples: Sequence[Sample], seeds: Sequence[int]
-    ) -> None:
-        """Look at some outputs once they are done."""
-        for number, sample, seed in zip(numbers, samples, seeds, strict=True):
-            if self._most and self._to in sample.media:
-                self._watched[number] = _Watched(sample, seed, 0)
+    def watch(self, number: int, sample: Sample, decoding: Decoding, seed: int) -> None:
+        """Look at an output once it is done."""
+        draws = decoding.temperature > 0 or decoding.choice_temperature > 0
+        most = decoding.redraws if draws and self._to is not Modality.TEXT else 0
+        if most and self._to in sample.media:
+            self._watched[number] = _Watched(sample.media[self._to], seed, most, 0)
 
     def may_redraw(self, number: int) -> bool:
         """Whether an output that is not done may begin again."""
         watched = self._watched.get(number)
-        return watched is not None and watched.redrawn < self._most
+        return watched is not None and watched.redrawn < watched.most
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Those that are given up are not looked at."""
         for number in numbers:
             self._watched.pop(number, None)
 
-    def copied(self, made: Mapping[int, str | np.ndarray]) -> dict[int, Redraw]:
-        """Of some outputs that are done, those to begin again; the others are watched no more."""
-        again: dict[int, Redraw] = {}
+    def copied(self, made: Mapping[int, str | np.ndarray]) -> dict[int, int]:
+        """Of some outputs that are done, the new seeds of those to begin again.
+
+        The others are watched no more.
+        """
+        again: dict[int, int] = {}
         for number, output in made.items():
             watched = self._watched.pop(number, None)
-            if watched is None or isinstance(output, str) or watched.redrawn == self._most:
+            if watched is None or isinstance(output, str) or watched.redrawn == watched.most:
                 continue
-            sample, seed, redrawn = watched
-            if self._likeness(sample.media[self._to], output) > COPY:
-                again[number] = Redraw(sample, digest("redraw", seed, redrawn) >> 1)
-                self._watched[number] = _Watched(sample, seed, redrawn + 1)
+            if self._likeness(watched.observed, output) > COPY:
+                again[number] = digest("redraw", watched.seed, watched.redrawn) >> 1
+                self._watched[number] = watched._replace(redrawn=watched.redrawn + 1)
         return again
 
     def _likeness(self, given: Medium, output: np.ndarray) -> float:

@@ -57,10 +57,10 @@ def texts_of(
     prefix: Prefix, begun: list[list[int]], decoding: Decoding, seeds: list[int]
 ) -> tuple[list[Mapping[int, Grown]], list[list[int]]]:
     """What each step said, and the texts."""
-    drafts = Texts(decoding)
+    drafts = Texts()
     ids = [torch.tensor(text, dtype=torch.int64) for text in begun]
     targets = [Target(T, text, (len(text), 1), prompt(T)) for text in ids]
-    drafts.begin(range(len(begun)), prefix, targets, seeds)
+    drafts.begin(range(len(begun)), prefix, targets, [decoding] * len(begun), seeds)
     said, done = finished(drafts)
     return said, [target.ids.tolist() for target in done]
 
@@ -246,8 +246,8 @@ def test_only_what_the_tokenizers_know_is_drawn(
     lively.table[speech.start + 6 : speech.start + speech.size] *= 20
     prefix = prefix_of(lively, conditions, S, 5, guided=False)
     empty = [codes.empty_target(S, (5, 1), prompt(S))] * 9
-    drafts = Codes(Decoding())
-    drafts.begin(range(9), prefix, empty, list(range(9)))
+    drafts = Codes()
+    drafts.begin(range(9), prefix, empty, [Decoding()] * 9, list(range(9)))
     _, made = finished(drafts)
     ids = torch.stack([target.ids for target in made]) - speech.start
     assert (ids >= 0).all()
@@ -288,8 +288,8 @@ def test_codes_are_filled_in_along_the_schedule(
     empty = Target(modality, torch.full((size,), mask), grid, prompt(modality))
     prefix = prefix_of(lively, conditions[:3], modality, size, guided=guidance != 1)
     decoding = Decoding(steps=steps, guidance=guidance, schedule=schedule)
-    drafts = Codes(decoding)
-    drafts.begin(range(3), prefix, [empty] * 3, [0, 1, 2])
+    drafts = Codes()
+    drafts.begin(range(3), prefix, [empty] * 3, [decoding] * 3, [0, 1, 2])
     shown, made = finished(drafts)
     start, count = lively.vocabulary.range_of(modality)
     for i, target in enumerate(made):
@@ -321,12 +321,12 @@ def test_codes_are_filled_in_along_the_schedule(
 @torch.no_grad()
 def test_codes_end_when_none_is_masked(lively: TrimodalModel, conditions: list[Sample]) -> None:
     """Each step finds one at least, so there are never more steps than codes."""
-    drafts = Codes(Decoding(steps=40))
+    drafts = Codes()
     sizes = [1, 3, 5]
     prefix = prefix_of(lively, conditions[:3], S, 5, guided=False)
     mask = Vocabulary.mask_id(S)
     targets = [Target(S, torch.full((n,), mask), (n, 1), prompt(S)) for n in sizes]
-    drafts.begin(range(3), prefix, targets, [0, 1, 2])
+    drafts.begin(range(3), prefix, targets, [Decoding(steps=40)] * 3, [0, 1, 2])
     ended: dict[int, int] = {}
     for step in range(1, 41):
         if len(drafts):
@@ -348,9 +348,10 @@ def test_what_comes_early_is_kept_early(
     target = Target(S, torch.full((size,), Vocabulary.mask_id(S)), (size, 1), prompt(S))
     finals: dict[float, list[int]] = {}
     for earliness in (0.0, 1.0, 1e6):
-        drafts = Codes(Decoding(steps=steps, schedule=schedule, earliness=earliness))
+        drafts = Codes()
+        decoding = Decoding(steps=steps, schedule=schedule, earliness=earliness)
         prefix = prefix_of(lively, conditions[:1], S, size, guided=False)
-        drafts.begin([0], prefix, [target], [5])
+        drafts.begin([0], prefix, [target], [decoding], [5])
         said, _ = finished(drafts)
         finals[earliness] = [grown[0].final for grown in said]
     left = [1 - step / steps for step in range(1, steps + 1)]

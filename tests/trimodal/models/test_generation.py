@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trimodal.batch import Modality, Sample
+from trimodal.config import SCHEDULES
 from trimodal.errors import ConfigError, DataError, NumericError, StorageError
 from trimodal.models import TrimodalConfig, TrimodalModel
 from trimodal.models.decoding import Decoding, Texts
@@ -13,6 +14,7 @@ from trimodal.models.generation import (
     Generation,
     Outputs,
     Request,
+    Wanted,
     check_room,
     default_decoding,
     generate,
@@ -108,19 +110,45 @@ def test_a_seed_decides_the_draws(lively: TrimodalModel, conditions: list[Sample
 def test_outputs_that_join_at_any_step_are_what_they_are_alone(
     lively: TrimodalModel, conditions: list[Sample], to: Modality, guidance: float
 ) -> None:
-    """Some leave, some end, and others come and take their rooms, each at a step of its own."""
+    """Some leave, some end, and others come and take their rooms, each at a step of its own.
+
+    Each is asked for and decoded in a way of its own, too.
+    """
     lively.table[int(Special.END_TEXT)] *= 4
-    request, decoding = Request(to=to), replace(SHORT, guidance=guidance, max_tokens=9)
-    expected = ids_of(generate(lively, conditions, request, decoding, list(range(9))))
-    outputs = Outputs(lively, request, decoding)
+    guided = guidance != 1
+    wanted = [
+        Wanted(
+            sample,
+            Request(
+                to=to,
+                lang=("en", "zh", None)[i % 3],
+                size=((8, 8), (4, 8))[i % 2] if to is V else None,
+            ),
+            replace(
+                SHORT,
+                guidance=guidance + guided * i / 9,
+                temperature=(1.0, 0.0, 0.7)[i % 3],
+                top_p=(0.9, 1.0)[i % 2],
+                steps=3 + i % 4,
+                schedule=SCHEDULES[i % 2],
+                max_tokens=9 - i % 3,
+            ),
+            seed=i,
+        )
+        for i, sample in enumerate(conditions)
+    ]
+    expected = [
+        ids_of(generate(lively, [one.sample], one.request, one.decoding, [one.seed]))[0]
+        for one in wanted
+    ]
+    outputs = Outputs(lively, to)
     joins = {0: [0, 1], 1: [2], 2: [3, 4, 5], 4: [6], 5: [7, 8]}
     seen: dict[int, list[int]] = {}
     found: dict[int, list[int]] = {}
     for step in range(30):
         numbers = joins.get(step, [])
         if numbers:
-            samples = [conditions[i] for i in numbers]
-            outputs.add(numbers, samples, numbers, [None] * len(numbers))
+            outputs.add({i: wanted[i] for i in numbers})
         if step == 3:
             outputs.drop([1, 4])
         if len(outputs):
@@ -138,8 +166,9 @@ def test_outputs_that_join_at_any_step_are_what_they_are_alone(
 def test_what_cannot_be_added_takes_no_room(
     lively: TrimodalModel, conditions: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outputs = Outputs(lively, Request(to=T), SHORT)
-    outputs.add([0], conditions[:1], [0], [None])
+    outputs = Outputs(lively, T)
+    wanted = [Wanted(sample, Request(to=T), SHORT, i) for i, sample in enumerate(conditions)]
+    outputs.add({0: wanted[0]})
     cache = outputs._cache
     assert cache is not None
     rooms = dict(cache._rooms)
@@ -152,7 +181,7 @@ def test_what_cannot_be_added_takes_no_room(
         with monkeypatch.context() as patch:
             patch.setattr(broken, name, fail)
             with pytest.raises(RuntimeError, match="broken"):
-                outputs.add([1, 2], conditions[1:3], [1, 2], [None] * 2)
+                outputs.add({1: wanted[1], 2: wanted[2]})
         assert cache._rooms == rooms
         assert len(outputs) == 1
 
@@ -310,11 +339,11 @@ def test_a_text_has_a_longest(model: TrimodalModel, most: int) -> None:
 def test_a_length_that_is_not_finite_is_refused(
     lively: TrimodalModel, conditions: list[Sample]
 ) -> None:
-    outputs = Outputs(lively, Request(to=S), Decoding())
+    outputs = Outputs(lively, S)
     with torch.no_grad():
         lively.prediction_head.length.bias[0] = np.nan
     with pytest.raises(NumericError, match="computed a length that is not finite"):
-        outputs.add([0], conditions[:1], [0], [None])
+        outputs.add({0: Wanted(conditions[0], Request(to=S), Decoding(), 0)})
     assert len(outputs) == 0
     assert outputs._cache is not None
     assert outputs._cache.take([1]) == [0], "every room is given back"

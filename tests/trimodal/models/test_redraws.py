@@ -9,8 +9,8 @@ from trimodal.batch import Modality, Sample
 from trimodal.models import TrimodalModel
 from trimodal.models import generation as module
 from trimodal.models.decoding import Decoding
-from trimodal.models.generation import Outputs, Request, generate
-from trimodal.models.redraws import Redraw, Redraws
+from trimodal.models.generation import Outputs, Request, Wanted, generate
+from trimodal.models.redraws import Redraws
 from trimodal.processors import TrimodalProcessor
 from trimodal.streams import generator
 from trimodal.testing import assert_close
@@ -48,25 +48,25 @@ def test_a_copy_is_drawn_again(
     processor: TrimodalProcessor, to: Modality, copy: np.ndarray, other: np.ndarray
 ) -> None:
     """Each time with another seed, at most as often as it is allowed."""
-    redraws = Redraws(processor, to, Decoding(redraws=2))
+    redraws, decoding = Redraws(processor, to), Decoding(redraws=2)
     sample = observed(processor)
-    redraws.watch([4, 7], [sample, sample], [3, 5])
+    redraws.watch(4, sample, decoding, 3)
+    redraws.watch(7, sample, replace(decoding, redraws=5), 5)
     first = redraws.copied({4: copy, 7: other})
     assert list(first) == [4]
-    assert first[4].sample is sample
     second = redraws.copied({4: copy})
-    assert len({3, first[4].seed, second[4].seed}) == 3
+    assert len({3, first[4], second[4]}) == 3
     assert redraws.copied({4: copy}) == {}
     assert redraws.copied({7: copy}) == {}, "what was let be is watched no more"
-    redraws.watch([8], [sample], [3])
-    assert redraws.copied({8: copy}) == {8: Redraw(sample, first[4].seed)}
+    redraws.watch(8, sample, decoding, 3)
+    assert redraws.copied({8: copy}) == {8: first[4]}
     redraws.forget([8, 9])
     assert redraws.copied({8: copy}) == {}
 
 
 def test_what_fills_the_last_token_up_is_not_compared(processor: TrimodalProcessor) -> None:
     """A recording is all of itself, however many frames of its last token are there."""
-    rate, redraws = processor.speech.config.sample_rate, Redraws(processor, S, Decoding())
+    rate, redraws = processor.speech.config.sample_rate, Redraws(processor, S)
     padded = set()
     for size in range(7000, 8000, 80):
         (sample,) = processor(speech=[(WAVE[:size], rate)])
@@ -79,8 +79,8 @@ def test_what_fills_the_last_token_up_is_not_compared(processor: TrimodalProcess
 def test_silence_is_a_copy_of_nothing(processor: TrimodalProcessor) -> None:
     silence, rate = np.zeros(8000, np.float32), processor.speech.config.sample_rate
     (sample,) = processor(speech=[(silence, rate)])
-    redraws = Redraws(processor, S, Decoding())
-    redraws.watch([0], [sample], [3])
+    redraws = Redraws(processor, S)
+    redraws.watch(0, sample, Decoding(), 3)
     assert redraws.copied({0: silence}) == {}
 
 
@@ -90,11 +90,11 @@ def test_some_are_never_drawn_again(processor: TrimodalProcessor) -> None:
     blind = replace(sample, media={T: sample.media[T]})
     fixed = Decoding(temperature=0.0, choice_temperature=0.0)
     for decoding, seen in ((fixed, sample), (Decoding(redraws=0), sample), (Decoding(), blind)):
-        redraws = Redraws(processor, V, decoding)
-        redraws.watch([0], [seen], [3])
+        redraws = Redraws(processor, V)
+        redraws.watch(0, seen, decoding, 3)
         assert redraws.copied({0: PICTURE}) == {}
-    texts = Redraws(processor, T, Decoding())
-    texts.watch([0], [sample], [3])
+    texts = Redraws(processor, T)
+    texts.watch(0, sample, Decoding(), 3)
     assert texts.copied({0: "seven"}) == {}
 
 
@@ -118,14 +118,14 @@ def test_what_is_drawn_again_is_what_its_seed_gives(
             mine = given is samples[1].media[to] and not redrawn
             return 1.0 if mine else 0.0
 
-        def copied(self, made: Mapping[int, str | np.ndarray]) -> dict[int, Redraw]:
+        def copied(self, made: Mapping[int, str | np.ndarray]) -> dict[int, int]:
             again = super().copied(made)
-            redrawn.extend(redraw.seed for redraw in again.values())
+            redrawn.extend(again.values())
             return again
 
     monkeypatch.setattr(module, "Redraws", Once)
-    outputs = Outputs(lively.eval(), request, decoding)
-    outputs.add([0, 1, 2], samples, [1, 2, 3], [None] * 3)
+    outputs = Outputs(lively.eval(), to)
+    outputs.add({i: Wanted(samples[i], request, decoding, i + 1) for i in range(3)})
     found: dict[int, list[int]] = {}
     while len(outputs):
         found |= {i: one.target.ids.tolist() for i, one in outputs.step()[1].items()}
@@ -141,8 +141,8 @@ def test_a_copy_that_is_given_up_is_forgotten(
     lively: TrimodalModel, conditions: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Redraws, "_likeness", lambda *_: 1.0)
-    outputs = Outputs(lively.eval(), Request(to=V), Decoding(steps=1, redraws=8))
-    outputs.add([0], conditions[:1], [3], [None])
+    outputs = Outputs(lively.eval(), V)
+    outputs.add({0: Wanted(conditions[0], Request(to=V), Decoding(steps=1, redraws=8), 3)})
     with torch.no_grad():
         for _ in range(3):
             assert outputs.step()[1] == {}
@@ -162,8 +162,9 @@ def test_of_what_may_be_drawn_again_nothing_is_final(
     """The first has a picture, the other none; a picture is drawn."""
     monkeypatch.setattr(Redraws, "_likeness", lambda *_: 1.0)
     blind = replace(conditions[0], media={T: conditions[0].media[T]})
-    outputs = Outputs(lively.eval(), Request(to=V), Decoding(steps=2, redraws=redraws))
-    outputs.add([0, 1], [conditions[0], blind], [3, 3], [None] * 2)
+    outputs, decoding = Outputs(lively.eval(), V), Decoding(steps=2, redraws=redraws)
+    both = enumerate((conditions[0], blind))
+    outputs.add({i: Wanted(sample, Request(to=V), decoding, 3) for i, sample in both})
     finals: dict[int, list[bool]] = {0: [], 1: []}
     while len(outputs):
         grown, _ = outputs.step()
