@@ -16,7 +16,7 @@ from typing import Any
 
 from trimodal.config import ObjectivesConfig, load_config
 from trimodal.errors import ConfigError, StorageError, TrimodalError
-from trimodal.evaluation.judges import CONFIG_FILE, WEIGHTS_FILE
+from trimodal.evaluation.judges import CONFIG_FILE, WEIGHTS_FILE, read_judges_config
 from trimodal.evaluation.table import grid, percent
 from trimodal.schema import to_dict
 from trimodal.storage import read_bytes, write_json
@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: the configuration cannot be used, names no data to measure on, or a folder is
             not that of a run.
-        StorageError: there are no judges, or a folder cannot be written.
+        PathError: there are no judges.
+        StorageError: a folder cannot be written.
     """
     config = load_config(options.config)
     test = config.data.test or config.data.validation
@@ -75,6 +76,7 @@ def _digest(judges: Path | None) -> str | None:
     """What tells judges from others, wherever they lie."""
     if judges is None:
         return None
+    read_judges_config(judges)
     files = (read_bytes(judges / name) for name in (CONFIG_FILE, WEIGHTS_FILE))
     return hashlib.sha256(b"".join(files)).hexdigest()
 
