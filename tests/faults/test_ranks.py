@@ -23,11 +23,11 @@ def _goes_on(found: dict[str, Any], cases: Sequence[str], world: int) -> None:
 
 
 def test_one_of_two(harm: Harm, tree: dict[str, Any]) -> None:
-    tree["training"] |= {"watchdog_seconds": 6, "max_steps": 6, "batch_size": 4}
+    tree["training"] |= {"watchdog_seconds": 10, "max_steps": 6, "batch_size": 4}
     cases = ("1:5:KILL", "1:5:STOP")
     found = harm("ranks.py", world=2, cases=",".join(cases))
     _goes_on(found, cases, 2)
-    assert "Timeout (0:00:06)!" in found["stderr"], "the watchdog says where it stood"
+    assert "Timeout (0:00:10)!" in found["stderr"], "the watchdog says where it stood"
     assert "all_reduce" in found["stderr"]
 
 

@@ -179,9 +179,8 @@ class TrimodalModel(PreTrainedModel):
         normalised sum of the solo ones.
         """
         exact = torch.promote_types(self.logit_scale.dtype, torch.float32)
-        z_NSE = self.logit_scale.new_zeros(
-            num_samples, FUSED + 1, self.fusion.embedding_dim, dtype=exact
-        )
+        shape = num_samples, FUSED + 1, self.fusion.embedding_dim
+        z_NSE = self.logit_scale.new_zeros(shape, dtype=exact)
         scale, bias = self.logit_scale.exp().squeeze(0), self.logit_bias.squeeze(0)
         zero = 0 * (scale + bias)
         observed, summaries, spare_TD = [], [], None
@@ -363,9 +362,8 @@ class TrimodalModel(PreTrainedModel):
 
     def _unused(self, observed_TD: Tensor, views: Views | None, *, has_tuples: bool) -> Tensor:
         """A scalar through the trunk, fusion, heads and classifier that this batch leaves out."""
-        total = self.prediction_head.unused() + self.matching_head.weight.sum()
-        total = total + self.matching_head.bias.sum()
-        h_TD = observed_TD
+        head, h_TD = self.matching_head, observed_TD
+        total = self.prediction_head.unused() + head.weight.sum() + head.bias.sum()
         if views is None:
             h_TD, tokens = self._through_trunk(observed_TD)
             total = total + self.fusion(h_TD, tokens).sum()
