@@ -69,7 +69,7 @@ class RemoteEngine:
         """Start the process, and wait until its model has computed a first vector.
 
         Raises:
-            ConfigError: there is no such device.
+            ConfigError: there is no such device, or no such folder.
             StorageError: the model cannot be loaded, or its processor does not fit it.
             NumericError: the model computes no finite vector.
             StoppedError: the process was ended from outside.
