@@ -279,10 +279,12 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], deadline:
     """The result of `work`, which is cancelled when the client goes away, or when it is late."""
     gone = asyncio.ensure_future(request.receive())
     end = asyncio.timeout(deadline.left)
-    over = False
+    over = left = False
 
     def leave(_: object) -> None:
-        if not over:
+        nonlocal left
+        if not over and not end.expired():
+            left = True
             end.reschedule(0.0)
 
     try:
@@ -295,6 +297,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], deadline:
     except TimeoutError:
         if not end.expired():
             raise
-        raise client_closed() if gone.done() else deadline.missed() from None
+        raise client_closed() if left else deadline.missed() from None
     finally:
         gone.cancel()

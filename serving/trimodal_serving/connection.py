@@ -247,7 +247,7 @@ class _Joining(asyncio.Transport):
         self._transport.write(held + data if held else data)
 
     def _flush(self) -> None:
-        if self._held:
+        if self._held and not self._transport.is_closing():
             self.write(b"")
 
     def close(self) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST_BATCHES = 4
 """Batches that take turns; each holds the keys and values of a token budget at most. A tenant that
 has none may have one more."""
+LONGEST_STEP = 0.05
+"""Seconds of a step that tenants or priorities share, about. One that fills steps beyond it is on
+its own, as others would wait as long for each of their tokens."""
 
 T = TypeVar("T")
 Told = Callable[["Grown"], None]
@@ -48,6 +51,8 @@ class _Batch:
     jobs: dict[int, _Job] = field(default_factory=dict)
     is_open: bool = True
     """Whether others may join; not where an output that fails is looked for."""
+    seconds_each: float = 0.0
+    """The share of an output in the last step."""
 
     @property
     def held(self) -> int:
@@ -57,13 +62,18 @@ class _Batch:
     def flows(self) -> set[Flow]:
         return {job.flow for job in self.jobs.values()}
 
+    def is_quick(self, flow: Flow) -> bool:
+        """Whether nobody else waits long for a step with one more output of a flow."""
+        alone = self.flows == {flow}
+        return alone or self.seconds_each * (len(self.jobs) + 1) <= LONGEST_STEP
+
 
 class Generations:
     """One lane of the scheduler; everything but the computing happens on the event loop.
 
-    An output joins the batch of its kind that runs, if there is room, or begins one; batches take
-    turns, so a text does not wait for a picture. What nobody waits for any more leaves its batch
-    between two steps.
+    An output joins the batch of its kind that runs, if there is room and its steps are short, or
+    begins one; batches take turns, so a text does not wait for a picture. What nobody waits for any
+    more leaves its batch between two steps.
     """
 
     def __init__(
@@ -141,8 +151,9 @@ class Generations:
         seconds = time.monotonic() - start
         # whoever shares the batch rides along: a step is for the one that was next
         self._spent[flow] += seconds * PRICES[flow[0]]
+        batch.seconds_each = seconds / len(batch.jobs)
         for job in batch.jobs.values():
-            job.seconds += seconds / len(batch.jobs)
+            job.seconds += batch.seconds_each
         self._meter("inference_seconds", seconds)
         self._meter("batch_items", len(batch.jobs))
         failed = len(outcome.failed) == len(batch.jobs) and is_internal(failure(outcome.error))
@@ -198,11 +209,17 @@ class Generations:
             self._join(batch or self._begun(job.task.kind), [job])
 
     def _room(self, job: _Job) -> _Batch | None:
-        for batch in self._batches:
-            fits = batch.held + job.task.held <= self._token_budget
-            if batch.is_open and batch.kind == job.task.kind and fits:
-                return batch
-        return None
+        fitting = [
+            batch
+            for batch in self._batches
+            if batch.is_open
+            and batch.kind == job.task.kind
+            and batch.held + job.task.held <= self._token_budget
+        ]
+        quick = [batch for batch in fitting if batch.is_quick(job.flow)]
+        if not quick and self._may_begin(job.flow):
+            return None
+        return next(iter(quick or fitting), None)
 
     def _may_begin(self, flow: Flow) -> bool:
         most = MOST_BATCHES if flow in self._spent else 2 * MOST_BATCHES

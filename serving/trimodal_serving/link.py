@@ -158,13 +158,13 @@ class Link:
         if self.ended:
             raise self._lost()
         number, call, caller = next(self._numbers), _Call(on_cost=on_cost), current()
-        self._calls[number] = call
         whose = {
             "tenant": caller.tenant,
             "priority": caller.priority,
             "request_id": caller.request_id,
         }
         self._channel.send({"kind": kind, "number": number, **whose, **tree}, buffers)
+        self._calls[number] = call
         return number, call
 
     def _end(self, number: int, *, done: bool) -> None:

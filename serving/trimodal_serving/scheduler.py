@@ -22,13 +22,15 @@ from trimodal_serving.errors import ServingError, internal, is_internal
 from trimodal_serving.generations import Generations, Told, deliver
 from trimodal_serving.inputs import Input
 from trimodal_serving.meter import Meter, unmeasured
+from trimodal_serving.pace import Pace
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
     from trimodal.models.generation import Generation
 
 SLICE_SECONDS = 0.05
-"""A batch takes about as long at most, while more than one tenant, priority or lane sends work."""
+"""A batch takes about as long at most, while more than one tenant, priority or lane sends work; or
+twice as long as the smallest, where that is more."""
 LONGEST_SECONDS = 0.25
 """A batch takes about as long at most, so that whoever comes waits for no more. On a CPU it is far
 beyond the size at which larger ones are any faster, and a GPU does a whole budget in that time."""
@@ -90,7 +92,7 @@ class Scheduler:
         self._seen: dict[Sender, float] = {}
         self._unanswered: Counter[Sender] = Counter()
         """Tokens of jobs that wait or are computed."""
-        self._seconds_per_token = 0.0
+        self._pace = Pace()
         self._fastest = 0.0
         """Seconds a token of the fastest batches; rises slowly, so that one that was held up by
         something else does not make those that follow small."""
@@ -183,11 +185,10 @@ class Scheduler:
         """Tokens of the next batch: all that fit, or what keeps others from waiting for long."""
         past = time.monotonic() - REMEMBERED_SECONDS
         self._seen = {one: last for one, last in self._seen.items() if last >= past}
-        if not self._fastest or not self._seconds_per_token:
+        sliced = self._pace.fitting(SLICE_SECONDS)
+        if not self._fastest or sliced is None:
             return self._token_budget
-        most = LONGEST_SECONDS / self._fastest
-        if len(self._seen) > 1:
-            most = SLICE_SECONDS / self._seconds_per_token
+        most = sliced if len(self._seen) > 1 else LONGEST_SECONDS / self._fastest
         return min(self._token_budget, max(1, int(most)))
 
     async def _run(self) -> None:
@@ -245,8 +246,8 @@ class Scheduler:
 
     def _measure(self, batch: Sequence[_Job], start: float, seconds: float) -> None:
         tokens = sum(job.cost for job in batch)
-        measured, old = seconds / max(1, tokens), self._seconds_per_token
-        self._seconds_per_token = 0.8 * old + 0.2 * measured if old else measured
+        measured = seconds / max(1, tokens)
+        self._pace.observe(tokens, seconds)
         slower = 0.98 * self._fastest + 0.02 * measured
         self._fastest = min(measured, slower) if self._fastest else measured
         self._observe(tokens, seconds)

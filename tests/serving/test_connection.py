@@ -300,6 +300,35 @@ class Written(asyncio.Transport):
     def close(self) -> None:
         self.pieces.append(b"closed")
 
+    def is_closing(self) -> bool:
+        return b"closed" in self.pieces
+
+
+def test_every_answer_is_joined(connection: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    write = module._Joining.write
+    monkeypatch.setattr(
+        module._Joining, "write", lambda self, data: (written.append(data), write(self, data))
+    )
+    connection.sendall(HEAD + b"connection: close\r\n\r\n")
+    received = b""
+    while chunk := connection.recv(65_536):
+        received += chunk
+    assert len(written) == 2
+    assert b"".join(written) == received
+
+
+def test_nothing_is_sent_on_a_connection_that_closes() -> None:
+    async def main() -> list[bytes]:
+        refused = Written()
+        joining = module._Joining(refused, asyncio.get_running_loop())
+        joining.write(b"head ")
+        refused.close()  # by the connection, which has refused what came behind the request
+        await asyncio.sleep(0)
+        return refused.pieces
+
+    assert asyncio.run(main()) == [b"closed"]
+
 
 def test_a_head_goes_out_with_what_follows_at_once() -> None:
     """One that nothing follows at once, as where a stream begins late, goes out alone."""

@@ -3,10 +3,13 @@ import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from trimodal_serving import deadline as module
+from trimodal_serving.app import _unless_gone
 from trimodal_serving.deadline import Deadline
 from trimodal_serving.errors import ServingError
 
@@ -67,3 +70,27 @@ def test_nothing_waits_by_the_clock_of_the_day() -> None:
     sources = Path(module.__file__).parent.rglob("*.py")
     found = {path.name for path in sources if CLOCK.search(path.read_text(encoding="utf-8"))}
     assert found == {"access.py", "app.py", "chat.py", "keys.py", "ledger.py", "pictures.py"}
+
+
+def test_who_leaves_while_a_late_request_is_given_up_changes_nothing() -> None:
+    left, complaints = asyncio.Event(), list[Any]()
+
+    async def receive() -> None:
+        await left.wait()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+            await asyncio.sleep(0.01)
+
+    async def main() -> str:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        request: Any = SimpleNamespace(receive=receive)
+        with pytest.raises(ServingError) as caught:
+            await _unless_gone(request, work(), Deadline(0.01, time.monotonic()))
+        return caught.value.code
+
+    assert asyncio.run(main()) == "request_timeout"
+    assert complaints == []

@@ -8,6 +8,8 @@ import pytest
 from trimodal.batch import Modality, Sample
 from trimodal.models.decoding import Decoding, Grown
 from trimodal.models.generation import Request
+from trimodal_serving import generations as module
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.composition import Outcome, Task
 from trimodal_serving.errors import ServingError
 from trimodal_serving.generations import MOST_BATCHES, Generations
@@ -249,3 +251,42 @@ def test_unfinished_are_those_that_wait_and_those_that_run(
             assert set(generations.unfinished()) == set(futures)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("longest", "shared"), [(3600.0, True), (-1.0, False)])
+def test_tenants_share_a_batch_while_its_steps_are_short(
+    log: Log,
+    task: Callable[..., Task],
+    monkeypatch: pytest.MonkeyPatch,
+    longest: float,
+    shared: bool,
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_STEP", longest)
+
+    def use(generations: Generations) -> list[Any]:
+        futures = []
+        for name, tenant in (("a", "noisy"), ("b", "noisy"), ("c", "quiet"), ("d", "noisy")):
+            with acting(Caller(tenant)):
+                futures.append(generations.submit(task(name)))
+        return futures
+
+    run(log, use)
+    assert set(log.steps) == ({"a+c+b+d"} if shared else {"a+b+d", "c"})
+
+
+def test_tenants_share_long_steps_where_there_is_no_room_for_another_batch(
+    log: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_STEP", -1.0)
+    count = 2 * MOST_BATCHES
+
+    def use(generations: Generations) -> list[Any]:
+        futures = []
+        for i in range(count + 2):
+            with acting(Caller(f"tenant {i}")):
+                futures.append(generations.submit(task(str(i))))
+        return futures
+
+    run(log, use)
+    assert len(set(log.steps)) == count
+    assert f"0+{count}+{count + 1}" in log.steps

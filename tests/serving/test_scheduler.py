@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -84,7 +85,7 @@ def test_modalities_that_both_come_take_short_turns(
     scripted: Any, text_sample: MakeSample, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_SECONDS", 3600.0)
-    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(module.Pace, "fitting", lambda *_: 0.0)
     picture = Sample("p", {Modality.VISION: scripted.processor.medium(Modality.VISION, png)}, 0)
 
     async def main() -> None:
@@ -388,7 +389,9 @@ def test_stopping_fails_what_is_generated(text_sample: MakeSample) -> None:
 def test_a_tenant_waits_for_one_short_batch_of_another(
     scripted: Any, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)  # batches of one, once there are two
+    monkeypatch.setattr(
+        module.Pace, "fitting", lambda *_: 0.0
+    )  # batches of one, once there are two
 
     async def main() -> None:
         async with scheduling(Worker(scripted, 16_384), 16_384) as scheduler:
@@ -431,9 +434,39 @@ def test_who_sends_more_than_a_batch_does_not_ride_along(
                 other = scheduler.submit(text_sample("green"))
             scripted.gate.set()
             await asyncio.gather(*noise, quiet, other)
+            await asyncio.sleep(0)
+            assert not scheduler._unanswered
 
     asyncio.run(main())
     light = next(batch for batch in scripted.batches if "blue" in batch)
     assert sorted(light) == ["blue", "green"]
     assert scripted.batches.index(light) <= 2
     assert sum(batch == ["red"] * 8 for batch in scripted.batches) >= 1
+
+
+def test_small_batches_do_not_make_large_ones_small(
+    text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One takes 10 ms and 0.1 ms a token; a crowd sends beside one who sends a text at a time."""
+    small = text_sample("red").num_tokens
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0.01 + 1e-4 * 100 * small)
+    sizes: dict[str, list[int]] = {"red": [], "blue": []}
+
+    def compute(samples: Sequence[Sample]) -> Results:
+        time.sleep(0.01 + 1e-4 * sum(sample.num_tokens for sample in samples))
+        sizes[samples[0].id].append(len(samples))
+        return [np.ones(2, np.float32)] * len(samples)
+
+    async def main() -> None:
+        async with scheduling(compute, 200 * small) as scheduler:
+            crowd = [scheduler.submit(text_sample("red")) for _ in range(1500)]
+            with acting(Caller("quiet")):
+                while not crowd[-1].done():
+                    await scheduler.submit(text_sample("blue"))
+            await asyncio.gather(*crowd)
+
+    asyncio.run(main())
+    assert np.median(sizes["blue"]) == 1
+    # about 90, once the first, of all that fit, are over; four by the mean time of a token
+    assert np.median(sizes["red"][2:]) > 30, sizes["red"]

@@ -159,6 +159,7 @@ def test_outputs_that_join_at_any_step_are_what_they_are_alone(
     assert found == {i: ids for i, ids in enumerate(expected) if i not in gone}
     assert 1 in gone or len(expected[1]) <= 3
     assert all(seen.get(i, []) == ids for i, ids in found.items())
+    assert not outputs._wanted
     assert outputs._cache is not None
     assert outputs._cache.take([1]) == [0], "every room is given back"
 

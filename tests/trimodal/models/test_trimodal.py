@@ -221,6 +221,18 @@ def test_embedding_without_a_processor_says_how_to_get_one() -> None:
         bare.embed(text=["a"])
 
 
+def test_an_embedding_of_one_medium_ends_at_its_encoder(
+    model: TrimodalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = model.embed(text=["red"])
+    for name in ("to_trunk", "summarise"):
+        for encoder in model.encoders:
+            monkeypatch.setattr(encoder, name, None)
+    assert_close(model.embed(text=["red"])["fused"], expected["fused"], "fp32")
+    with pytest.raises(TypeError):
+        model.embed(text=["red"], image=[np.zeros((8, 8, 3), np.uint8)])
+
+
 def test_nothing_to_embed_is_an_error_and_no_rows_are_none(model: TrimodalModel) -> None:
     with pytest.raises(DataError, match="nothing is given: name a list of image, text or speech"):
         model.embed()
