@@ -28,7 +28,7 @@ from trimodal_serving.turns import Turns
 if TYPE_CHECKING:
     from trimodal.models.generation import Generation
 
-SLICE_SECONDS = 0.05
+SLICE_SECONDS = 0.04
 """A batch takes about as long at most, while more than one tenant, priority or lane sends work; or
 twice as long as the smallest, where that is more."""
 LONGEST_SECONDS = 0.25
