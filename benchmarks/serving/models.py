@@ -5,6 +5,7 @@ folder = towers(Path("models"))
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ SIDE = 224
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "ol")]
 PIECES = 4000
 MOST_TOKENS = 256
+TOWER = TransformerConfig(width=384, depth=6, num_heads=12)
+LEAST = TransformerConfig(width=64, depth=1, num_heads=2)
 
 
 def words(count: int, draws: random.Random) -> str:
@@ -38,21 +41,7 @@ def towers(folder: Path) -> Path:
 
     Both have six blocks of width 384; of speech and of what fuses there is as little as can be.
     """
-    tower = TransformerConfig(width=384, depth=6, num_heads=12)
-    least = TransformerConfig(width=64, depth=1, num_heads=2)
-    config = ModelConfig(
-        vision=tower,
-        text=tower,
-        speech=least,
-        trunk=TransformerConfig(width=384, depth=1, num_heads=12),
-        vision_input=VisionInputConfig(patch_size=32, max_tokens=(SIDE // 32) ** 2),
-        speech_input=SpeechInputConfig(num_mels=16, max_seconds=4.0),
-        vocabulary=VocabularyConfig(text=PIECES, vision=16, speech=16),
-        max_text_tokens=MOST_TOKENS,
-        embedding_dim=384,
-        pooling_orders=0,
-    )
-    return _saved(config, folder)
+    return _saved(_shape(vision=TOWER, text=TOWER, trunk=replace(TOWER, depth=1)), folder)
 
 
 def demo(folder: Path) -> Path:
@@ -75,20 +64,24 @@ def demo(folder: Path) -> Path:
 
 def writer(folder: Path) -> Path:
     """A model that writes texts of the same width and depth."""
-    tower = TransformerConfig(width=384, depth=6, num_heads=12)
-    least = TransformerConfig(width=64, depth=1, num_heads=2)
-    config = ModelConfig(
-        vision=least,
-        text=least,
-        speech=least,
-        trunk=tower,
+    return _saved(_shape(vision=LEAST, text=LEAST, trunk=TOWER), folder, ["text"])
+
+
+def _shape(
+    vision: TransformerConfig, text: TransformerConfig, trunk: TransformerConfig
+) -> ModelConfig:
+    return ModelConfig(
+        vision=vision,
+        text=text,
+        speech=LEAST,
+        trunk=trunk,
         vision_input=VisionInputConfig(patch_size=32, max_tokens=(SIDE // 32) ** 2),
         speech_input=SpeechInputConfig(num_mels=16, max_seconds=4.0),
         vocabulary=VocabularyConfig(text=PIECES, vision=16, speech=16),
         max_text_tokens=MOST_TOKENS,
         embedding_dim=384,
+        pooling_orders=0,
     )
-    return _saved(config, folder, ["text"])
 
 
 def _saved(config: ModelConfig, folder: Path, generates: Sequence[str] = ()) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from trimodal.batch import Modality
-from trimodal.errors import ConfigError, TrimodalError
+from trimodal.errors import TrimodalError
 from trimodal.schema import to_dict
 from trimodal_serving.admission import Admission
 from trimodal_serving.caller import Caller, acting
@@ -64,12 +64,9 @@ def load_model(setting: Setting) -> Embedder:
     import torch
 
     from trimodal.models import load
+    from trimodal.models.loading import chosen_device
 
-    device = setting.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: this machine has no usable CUDA device")
+    device = chosen_device(setting.device)
     if device == "cuda":
         device = f"cuda:{setting.replica % torch.cuda.device_count()}"
         torch.cuda.set_device(device)  # of this thread, the only one that computes

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimodal.cli import Command, add_weights, check_there
+from trimodal.cli import Command, add_device, add_weights, check_there
 from trimodal.errors import ConfigError
 from trimodal.storage import refusal
 from trimodal_serving.deadline import REQUEST_SECONDS
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="what clients call the model (the name of its run); once for each MODEL",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device(parser)
     add_weights(parser)
     parser.add_argument(
         "--replicas",

@@ -6,9 +6,9 @@ app = Guard(app, max_body_bytes=32 * 1024**2)
 import asyncio
 import json
 import logging
-import os
 import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -255,7 +255,7 @@ def _is_small(headers: dict[str, str]) -> bool:
 
 def _request_id(headers: dict[str, str]) -> str:
     given = headers.get("x-request-id", "")
-    return given if re.fullmatch(r"[A-Za-z0-9._\-]{1,64}", given) else os.urandom(16).hex()
+    return given if re.fullmatch(r"[A-Za-z0-9._\-]{1,64}", given) else uuid.uuid4().hex
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

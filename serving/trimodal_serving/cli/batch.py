@@ -9,7 +9,7 @@ import json
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from trimodal.cli import Command, add_token_budget, add_weights, check_output, positive
+from trimodal.cli import Command, add_device, add_token_budget, add_weights, check_output, positive
 from trimodal.errors import ConfigError, DataError
 from trimodal.storage import check_writable, naming
 
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", required=True, help="a model folder, such as runs/demo/model")
     parser.add_argument("--name", help="what requests call the model (the name of its run)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device(parser)
     parser.add_argument(
         "--concurrency", type=positive, default=32, help="requests at the same time (%(default)s)"
     )
@@ -52,13 +52,14 @@ def run(options: argparse.Namespace) -> int:
     requests = [line.custom_id for line in read_lines(source)]
     if not requests:
         raise DataError(f"{source} has no requests")
-    before = answered(target).intersection(requests)
-    if len(before) < len(requests):
+    count = 0
+    if not answered(target).issuperset(requests):  # otherwise no model is loaded
         log_to_stderr()
-        asyncio.run(_run(options, target))
+        count, _ = asyncio.run(_run(options, target))
+    before = len(requests) - count
     failures = list(_failures(target, set(requests)))
-    told = f"{len(requests) - len(before)} of {len(requests)} requests answered"
-    print(f"{target}: {told}, {len(before)} were before" if before else f"{target}: {told}")
+    told = f"{count} of {len(requests)} requests answered"
+    print(f"{target}: {told}, {before} were before" if before else f"{target}: {told}")
     if failures:
         print(f"errors among the answers: {len(failures)}, the first of {failures[0]}")
         print(f"what is taken out of {target} is asked again by the same command")
@@ -77,7 +78,7 @@ def _failures(target: Path, requests: Container[str]) -> Iterator[str]:
                 yield f"{tree['custom_id']}: {answer['status_code']}{cause}"
 
 
-async def _run(options: argparse.Namespace, target: Path) -> None:
+async def _run(options: argparse.Namespace, target: Path) -> tuple[int, int]:
     try:
         from trimodal_serving.app import create_app
     except ImportError as error:
@@ -93,7 +94,7 @@ async def _run(options: argparse.Namespace, target: Path) -> None:
     app = create_app({name: engine}, 1 << 30)
     await engine.start()
     try:
-        await run_batch(app, Path(options.input), target, options.concurrency)
+        return await run_batch(app, Path(options.input), target, options.concurrency)
     finally:
         await engine.close(0)
 

@@ -14,7 +14,7 @@ import numpy as np
 from trimodal.batch import Modality, Sample
 from trimodal.config import ModelConfig
 from trimodal.data import Row
-from trimodal.errors import ConfigError, DataError, NumericError, StorageError
+from trimodal.errors import DataError, NumericError, StorageError
 from trimodal.processors import TrimodalProcessor
 from trimodal.progress import Progress
 from trimodal.workers import Workers
@@ -81,15 +81,9 @@ def load_model(folder: str | Path, weights: str = "fp32", device: str = "auto") 
         ConfigError: there is no such device.
         StorageError: the folder is not a trimodal model, or damaged.
     """
-    import torch
+    from trimodal.models.loading import chosen_device, load
 
-    from trimodal.models import load
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: PyTorch finds no GPU here")
-    return load(folder, device, weights)
+    return load(folder, chosen_device(device), weights)
 
 
 def processor_of(model: Embedder) -> TrimodalProcessor:

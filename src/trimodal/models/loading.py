@@ -21,6 +21,19 @@ from trimodal.storage import refusal
 from trimodal.weights import check_weights, read_weights
 
 
+def chosen_device(name: str) -> str:
+    """`cpu` or `cuda`; `auto` is a GPU if there is one.
+
+    Raises:
+        ConfigError: there is no GPU.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this machine has no usable CUDA device")
+    return name
+
+
 def load(
     folder: str | Path, device: str | torch.device = "cpu", weights: str = "fp32"
 ) -> TrimodalModel:
