@@ -21,6 +21,7 @@ from trimodal_serving.calls import Call
 from trimodal_serving.catalog import Catalog, Model
 from trimodal_serving.deadline import Deadline
 from trimodal_serving.errors import (
+    CutError,
     ServingError,
     client_closed,
     internal,
@@ -32,7 +33,7 @@ from trimodal_serving.ledger import Ledger, Visit
 from trimodal_serving.metering import Metered
 from trimodal_serving.metrics import CONTENT_TYPE, Metrics
 from trimodal_serving.playground.files import PAGE, page_file
-from trimodal_serving.replies import event
+from trimodal_serving.replies import EVENTS, event
 from trimodal_serving.routes import ROUTES, Route
 from trimodal_serving.service import Service
 from trimodal_serving.spans import Untold
@@ -257,14 +258,21 @@ def _add_route(
         if isinstance(reply.body, bytes):
             return Response(reply.body, reply.status, headers)
         # ends what it sends when the client goes away, and with it what is generated
-        body = _to_the_end(deadline.pieces(reply.body), visit)
+        told = reply.media_type == EVENTS
+        body = _to_the_end(deadline.pieces(reply.body), visit, told=told)
         return StreamingResponse(body, reply.status, headers)
 
     app.add_route(route.path, endpoint, methods=[route.method])
 
 
-async def _to_the_end(body: AsyncIterator[bytes], visit: Visit) -> AsyncIterator[bytes]:
-    """A stream whose last event says what went wrong in it."""
+async def _to_the_end(
+    body: AsyncIterator[bytes], visit: Visit, *, told: bool
+) -> AsyncIterator[bytes]:
+    """A stream whose last event says what went wrong in it, if it has events.
+
+    Raises:
+        CutError: something did, and it has none.
+    """
     try:
         async for chunk in body:
             yield chunk
@@ -272,6 +280,8 @@ async def _to_the_end(body: AsyncIterator[bytes], visit: Visit) -> AsyncIterator
         if error.status == 500:
             logger.error("request %s failed", visit.request_id, exc_info=error)
         visit.reason = error.code
+        if not told:
+            raise CutError from error
         yield event(error.envelope())
 
 

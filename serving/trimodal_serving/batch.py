@@ -64,7 +64,7 @@ def _line(text: bytes, where: str) -> Line:
         raise DataError(f"{where}: method must be POST")
     if not isinstance(url, str) or not url.startswith("/"):
         raise DataError(f"{where}: url must be a path such as /v1/embeddings")
-    if not isinstance(body, dict) or body.get("stream"):
+    if not isinstance(body, dict) or body.get("stream") or body.get("stream_format"):
         raise DataError(f"{where}: body must be an object that asks for no stream")
     return Line(custom_id, url, body)
 

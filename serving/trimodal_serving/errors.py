@@ -71,6 +71,10 @@ class ServingError(Exception):
         return {"retry-after": str(self.retry_after), **self.rates}
 
 
+class CutError(Exception):
+    """An answer that ends before its end, and cannot say why: it is no JSON and no events."""
+
+
 def rejected(error: DataError, param: str) -> ServingError:
     """A medium that the processor refused; its messages are ours and hold nothing of the medium."""
     return ServingError(400, error.code, str(error), param=param)

@@ -15,7 +15,7 @@ from typing import Any
 from trimodal_serving.access import Access
 from trimodal_serving.bodies import Bodies
 from trimodal_serving.caller import Caller, acting
-from trimodal_serving.errors import LATE, ServingError, client_closed, internal
+from trimodal_serving.errors import LATE, CutError, ServingError, client_closed, internal
 from trimodal_serving.ledger import Ledger, Visit, route_of
 
 BODY_SECONDS = 30.0
@@ -96,6 +96,8 @@ class Guard:
                 await self._serve(inner, headers, receive, answer, caller)
         except ServingError as error:
             await answer.refuse(error, receive, keeps=keeps)
+        except CutError:
+            pass  # the connection is closed without the end of the answer, which tells the client
         except Exception:
             logger.exception("request %s failed", visit.request_id)
             await answer.refuse(internal(), receive)

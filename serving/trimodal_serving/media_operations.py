@@ -13,6 +13,7 @@ from trimodal_serving.operations import (
     VECTOR,
     Operation,
 )
+from trimodal_serving.replies import EVENTS
 
 FILTER = 'object: see docs/serving.md, such as {"year": {"gte": 2020}}'
 EXTENSION = {"trimodal": "object: guidance, steps, schedule, choice_temperature, lang"}
@@ -29,7 +30,6 @@ ITEM = {"object": "item", "id": "a1", "modality": "text", "metadata": {"year": 2
 PETS = {"name": "pets"}
 OWN = frozenset({"year"})
 """Fields that an index has if it was made with them."""
-EVENTS = "text/event-stream"
 
 GENERATION = (
     Operation(
@@ -121,7 +121,8 @@ GENERATION = (
             "input": "string!: the text",
             "voice": "string!: default",
             "response_format": "string: mp3, wav, flac, ogg, opus or pcm",
-            "stream_format": "string: audio, or sse for events of OpenAI's kind",
+            "stream_format": "string: audio for the bytes of pcm and wav as they are made, "
+            "sse for events of OpenAI's kind",
             "speed": "number: 1",
             "instructions": "string: not supported",
         }

@@ -1,4 +1,4 @@
-"""Answers without a web library: bytes at once, or events as they come.
+"""Answers without a web library: bytes at once, or bytes or events as they come.
 
 return Reply(json_bytes(tree)); return await streamed(events)
 """
@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import internal
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 PING_SECONDS = 15.0
 """Of silence in a stream, after which a comment keeps the connection open."""
 
+EVENTS = "text/event-stream"
 Events = AsyncIterator[dict[str, Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,30 @@ async def streamed(events: Events) -> Reply:
     Raises:
         ServingError: what went wrong before it; what does later is raised by the body.
     """
+    return Reply(_sent(await _first(events), events), EVENTS)
+
+
+async def poured(pieces: AsyncIterator[bytes], media_type: str) -> Reply:
+    """A file in pieces, once the first is there.
+
+    Raises:
+        ServingError: what went wrong before it; what does later is raised by the body, and no word
+            of it can be said to the client.
+    """
+    return Reply(_joined(await _first(pieces), pieces), media_type)
+
+
+async def _first(stream: AsyncIterator[T]) -> T:
     try:
-        first = await anext(events)
+        return await anext(stream)
     except StopAsyncIteration:
         raise internal() from None
-    return Reply(_sent(first, events), "text/event-stream")
+
+
+async def _joined(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in pieces:
+        yield piece
 
 
 async def _sent(first: dict[str, Any], events: Events) -> AsyncIterator[bytes]:

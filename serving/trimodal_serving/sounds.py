@@ -41,12 +41,17 @@ def encode(samples: np.ndarray, rate: int, name: str) -> tuple[bytes, str]:
     """
     import soundfile
 
-    media_type, container, codec = FORMATS[name]
+    _, container, codec = FORMATS[name]
     buffer = io.BytesIO()
     endian = "LITTLE" if container == "RAW" else None
     soundfile.write(buffer, samples, rate, format=container, subtype=codec, endian=endian)
-    suffix = f";rate={rate};channels=1" if container == "RAW" else ""
-    return buffer.getvalue(), media_type + suffix
+    return buffer.getvalue(), media_type(rate, name)
+
+
+def media_type(rate: int, name: str) -> str:
+    """What files of a format are; that of PCM says the rate, which nothing in the file does."""
+    kind, container, _ = FORMATS[name]
+    return kind + (f";rate={rate};channels=1" if container == "RAW" else "")
 
 
 def beginning(rate: int, name: str) -> bytes:

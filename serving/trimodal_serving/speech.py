@@ -25,7 +25,7 @@ from trimodal_serving.orders import (
     take_language,
     take_seed,
 )
-from trimodal_serving.replies import Events, Reply, streamed
+from trimodal_serving.replies import Events, Reply, poured, streamed
 from trimodal_serving.sounds import (
     FORMATS,
     GROWING,
@@ -34,6 +34,7 @@ from trimodal_serving.sounds import (
     check_format,
     check_voice,
     encode,
+    media_type,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class SpeechRequest:
     order: Order
     form: str
     """One of `FORMATS`."""
-    stream: bool
+    stream: str | None
+    """`sse` for the file in events, `audio` for its bytes as they come, None for all at once."""
 
 
 async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
@@ -66,10 +68,13 @@ async def answer(engine: "Service", name: str, content_type: str, body: bytes) -
     generates = engine.generates
     check_json(content_type)
     request = await asyncio.to_thread(parse, body, name, generates)
-    if request.stream:
+    if request.stream == "sse":
         return await streamed(_events(engine, request))
-    data, media_type, _ = await _spoken(engine, request)
-    return Reply(data, media_type)
+    if request.stream == "audio" and request.form in GROWING:
+        kind = media_type(engine.architecture.speech_input.sample_rate, request.form)
+        return await poured(_bytes(engine, request), kind)
+    data, kind, _ = await _spoken(engine, request)
+    return Reply(data, kind)
 
 
 async def _spoken(engine: "Service", request: SpeechRequest) -> tuple[bytes, str, Made]:
@@ -91,6 +96,14 @@ async def _events(engine: "Service", request: SpeechRequest) -> Events:
             for start in range(0, len(data), PIECE):
                 piece = base64.b64encode(data[start : start + PIECE]).decode()
                 yield {"type": "speech.audio.delta", "audio": piece}
+
+
+async def _bytes(engine: "Service", request: SpeechRequest) -> AsyncGenerator[bytes, None]:
+    """The file in pieces, without what it cost."""
+    async with contextlib.aclosing(_pieces(engine, request)) as pieces:
+        async for data in pieces:
+            if isinstance(data, bytes):
+                yield data
 
 
 async def _pieces(engine: "Service", request: SpeechRequest) -> AsyncGenerator[bytes | Made, None]:
@@ -136,7 +149,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> SpeechRequest
     form = check_format(fields.take("response_format", "mp3"), known, "response_format")
     fields.neutral("speech comes at the speed of the corpus", speed=(1,))
     fields.neutral("nothing but the text is read", instructions=("",))
-    stream = fields.choice("stream_format", ("audio", "sse"), "audio") == "sse"
+    stream = fields.choice("stream_format", ("audio", "sse"))
     fields.pass_over("user")
     extension = fields.inner(EXTENSION)
     lang = take_language(extension) or language_of(text)

@@ -63,6 +63,7 @@ def test_answers_come_in_order_and_a_second_run_goes_on(
         (json.dumps({"custom_id": "a", "url": "http://x", "body": {}}), "url"),
         (json.dumps({"custom_id": "a", "url": "/v1", "body": {}, "method": "GET"}), "method"),
         (json.dumps({"custom_id": "a", "url": "/v1", "body": {"stream": True}}), "stream"),
+        (json.dumps({"custom_id": "a", "url": "/v1", "body": {"stream_format": "sse"}}), "stream"),
         (request(1).strip(), "twice"),
     ],
 )

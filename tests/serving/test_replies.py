@@ -8,10 +8,10 @@ import pytest
 from trimodal.batch import Modality
 from trimodal_serving import replies as module
 from trimodal_serving.errors import ServingError
-from trimodal_serving.replies import details, rendered, streamed
+from trimodal_serving.replies import details, poured, rendered, streamed
 
 
-async def events(*items: dict[str, Any] | Exception, wait: float = 0) -> AsyncIterator[Any]:
+async def events(*items: dict[str, Any] | bytes | Exception, wait: float = 0) -> AsyncIterator[Any]:
     for item in items:
         if isinstance(item, Exception):
             raise item
@@ -41,6 +41,21 @@ def test_an_error_before_the_first_event_is_raised_at_once() -> None:
 def test_an_error_after_it_is_raised_by_the_body() -> None:
     with pytest.raises(ServingError, match="late"):
         asyncio.run(collected({"a": 1}, ServingError(500, "internal", "late")))
+
+
+async def gathered(*pieces: bytes | Exception) -> list[bytes]:
+    reply = await poured(events(*pieces), "audio/wav")
+    assert reply.media_type == "audio/wav"
+    assert not isinstance(reply.body, bytes)
+    return [chunk async for chunk in reply.body]
+
+
+def test_a_file_comes_in_its_pieces_alone() -> None:
+    assert asyncio.run(gathered(b"a", b"b")) == [b"a", b"b"]
+    with pytest.raises(ServingError, match="full"):
+        asyncio.run(gathered(ServingError(429, "queue_full", "full")))
+    with pytest.raises(ServingError, match="late"):
+        asyncio.run(gathered(b"a", ServingError(500, "internal", "late")))
 
 
 def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
