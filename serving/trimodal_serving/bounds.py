@@ -14,12 +14,13 @@ from trimodal_serving.orders import (
     EXTENSION,
     MAX_EARLINESS,
     MAX_GUIDANCE,
+    MAX_PARTIAL,
     MAX_REDRAWS,
     MAX_SEED,
     MAX_STEPS,
     MAX_TEMPERATURE,
 )
-from trimodal_serving.pictures import MAX_PARTIAL, MAX_PICTURES
+from trimodal_serving.pictures import MAX_PICTURES
 from trimodal_serving.searching import MOST
 from trimodal_serving.speech import MAX_CHARACTERS
 
@@ -58,6 +59,10 @@ _DRAWN = _DECODING | {
     "temperature": _number(0, MAX_TEMPERATURE),
     "top_p": _number(1e-6, 1),
 }
+_SPOKEN = _DRAWN | {
+    "earliness": _number(0, MAX_EARLINESS),
+    "partial_sounds": _whole(0, MAX_PARTIAL),
+}
 
 _EMBEDDINGS = {"input": _OR_IDS, "messages": _SOME}
 
@@ -91,7 +96,7 @@ BOUNDS: Mapping[str, Bounds] = {
         "speed": {"minimum": 1, "maximum": 1},
         "instructions": {"maxLength": 0},
         **_SEED,
-        EXTENSION: {"properties": _DRAWN | {"earliness": _number(0, MAX_EARLINESS)}},
+        EXTENSION: {"properties": _SPOKEN},
     },
     "/v1/images/generations": {
         "prompt": _TEXT,

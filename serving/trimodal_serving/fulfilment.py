@@ -116,7 +116,8 @@ class Fulfilment:
     async def stream(self, order: Order) -> AsyncGenerator[str | np.ndarray | Made, None]:
         """A text as it grows, pictures on the way to one, or samples; then what `generate` returns.
 
-        The pieces of an utterance are its samples, of which none is told that might still change.
+        The pieces of an utterance are its samples, of which none is told that might still change,
+        or if the order asks for partial outputs all samples of utterances on the way to it.
         """
         told: Hearing = asyncio.Queue()
         task = asyncio.create_task(self.generate(order, told.put_nowait))
@@ -124,7 +125,7 @@ class Fulfilment:
         pieces = {
             Modality.TEXT: self._grown,
             Modality.VISION: self._sketched,
-            Modality.SPEECH: self._voiced,
+            Modality.SPEECH: self._sketched if order.partial else self._voiced,
         }[order.to]
         try:
             async with contextlib.aclosing(pieces(order, told, task)) as shown:
@@ -152,7 +153,7 @@ class Fulfilment:
     async def _sketched(
         self, order: Order, told: Hearing, _: "asyncio.Task[Made]"
     ) -> AsyncGenerator[np.ndarray, None]:
-        """A picture as it would be after some of the steps, which lie evenly."""
+        """A picture or utterance as it would be after some of the steps, which lie evenly."""
         from trimodal.models.generation import code_grid  # slow to import; the model has done so
 
         request, decoding = order.settings()
@@ -161,7 +162,11 @@ class Fulfilment:
         step = 0
         while (grown := await told.get()) is not None:
             step += 1
-            if step in shown and step < decoding.steps:
+            if step not in shown or step >= decoding.steps:
+                continue
+            if order.to is Modality.SPEECH:
+                yield await self._codec.sound(grown.ids)
+            else:
                 yield await self._codec.picture(grown.ids, code_grid(self._model, request))
 
     async def _voiced(

@@ -127,7 +127,7 @@ GENERATION = (
             "instructions": "string: not supported",
         }
         | SEED
-        | {name: f"{kind}, earliness" for name, kind in EXTENSION.items()},
+        | {name: f"{kind}, earliness, partial_sounds" for name, kind in EXTENSION.items()},
         {"model": NAME, "input": "a dog", "voice": "default", "response_format": "wav"},
         answer_kind="audio/wav",
         also=("audio/mpeg", "audio/flac", "audio/ogg", "audio/pcm", EVENTS),

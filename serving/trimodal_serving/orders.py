@@ -27,6 +27,8 @@ MAX_REDRAWS = 8
 MAX_GUIDANCE = 100.0
 MAX_TEMPERATURE = 2.0
 MAX_EARLINESS = 100.0
+MAX_PARTIAL = 3
+"""Pictures, or utterances, before one is done that a client may ask for."""
 MAX_SEED = 2**63 - 1
 
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
@@ -50,7 +52,8 @@ class Order:
     seeds: Sequence[int] = (0,)
     """Of each output."""
     partial: int = 0
-    """How often a picture is shown before it is done, at most; for streams of one output."""
+    """How often a picture or an utterance is shown before it is done, at most; for streams of one
+    output. An utterance whose pieces are sent as they become final has none."""
 
     def settings(self) -> "tuple[Request, Decoding]":
         """The same as the library has it.
@@ -110,6 +113,11 @@ def take_decoding(fields: Fields, *names: str) -> dict[str, float | int | str]:
     }
     values = {name: found[name]() for name in names}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def take_partial(fields: Fields, key: str) -> int:
+    """How often an output is shown before it is done; never, if nothing is said."""
+    return fields.whole(key, 0, MAX_PARTIAL) or 0
 
 
 def take_seed(fields: Fields, outputs: int = 1) -> int:

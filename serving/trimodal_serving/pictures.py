@@ -24,6 +24,7 @@ from trimodal_serving.orders import (
     Order,
     check_generates,
     take_decoding,
+    take_partial,
     take_seed,
 )
 from trimodal_serving.replies import Events, Reply, rendered, streamed
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from trimodal_serving.service import Service
 
 MAX_PICTURES = 10
-MAX_PARTIAL = 3
-"""Pictures before one is done that a client may ask for."""
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 
 Pieces = asyncio.Queue[str | np.ndarray | Made | Exception]
@@ -87,7 +86,7 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> PictureReques
     seed = take_seed(fields, count)
     fields.neutral("pictures are in the answer itself", response_format=("b64_json",))
     stream = fields.flag("stream")
-    partial = fields.whole("partial_images", 0, MAX_PARTIAL) or 0
+    partial = take_partial(fields, "partial_images")
     fields.neutral("pictures have no transparent parts", background=("auto", "opaque"))
     fields.neutral("there is one quality", quality=("auto", "standard"), style=())
     fields.neutral("files are as their format has them", output_compression=(100,))

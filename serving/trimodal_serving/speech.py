@@ -6,6 +6,7 @@ reply = await answer(engine, "demo", "application/json", body)
 import asyncio
 import base64
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from trimodal_serving.orders import (
     language_of,
     take_decoding,
     take_language,
+    take_partial,
     take_seed,
 )
 from trimodal_serving.replies import Events, Reply, poured, streamed
@@ -59,6 +61,13 @@ class SpeechRequest:
     """`sse` for the file in events, `audio` for its bytes as they come, None for all at once."""
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What an utterance would be after some of the steps."""
+
+    file: bytes
+
+
 async def answer(engine: "Service", name: str, content_type: str, body: bytes) -> Reply:
     """Read a text aloud.
 
@@ -87,12 +96,18 @@ async def _spoken(engine: "Service", request: SpeechRequest) -> tuple[bytes, str
 
 
 async def _events(engine: "Service", request: SpeechRequest) -> Events:
-    """The file in pieces."""
-    async with contextlib.aclosing(_pieces(engine, request)) as pieces:
+    """What it would be after some of the steps, if that is asked for, then the file in pieces."""
+    index = itertools.count()
+    source = _drafted if request.order.partial else _pieces
+    async with contextlib.aclosing(source(engine, request)) as pieces:
         async for data in pieces:
             if isinstance(data, Made):
                 yield {"type": "speech.audio.done", "usage": _usage(data)}
                 return
+            if isinstance(data, Draft):
+                file = base64.b64encode(data.file).decode()
+                yield {"type": "speech.audio.partial", "audio": file, "partial_index": next(index)}
+                continue
             for start in range(0, len(data), PIECE):
                 piece = base64.b64encode(data[start : start + PIECE]).decode()
                 yield {"type": "speech.audio.delta", "audio": piece}
@@ -104,6 +119,23 @@ async def _bytes(engine: "Service", request: SpeechRequest) -> AsyncGenerator[by
         async for data in pieces:
             if isinstance(data, bytes):
                 yield data
+
+
+async def _drafted(
+    engine: "Service", request: SpeechRequest
+) -> AsyncGenerator[Draft | bytes | Made, None]:
+    """What it would be after some of the steps, the file, and its cost."""
+    rate = engine.architecture.speech_input.sample_rate
+    async with contextlib.aclosing(engine.stream(request.order)) as pieces:
+        async for piece in pieces:
+            samples = piece.outputs[0] if isinstance(piece, Made) else piece
+            assert isinstance(samples, np.ndarray)  # noqa: S101 - speech is
+            file, _ = await asyncio.to_thread(encode, samples, rate, request.form)
+            if isinstance(piece, Made):
+                yield file
+                yield piece
+            else:
+                yield Draft(file)
 
 
 async def _pieces(engine: "Service", request: SpeechRequest) -> AsyncGenerator[bytes | Made, None]:
@@ -156,8 +188,19 @@ def parse(body: bytes, served: str, generates: tuple[str, ...]) -> SpeechRequest
     names = ("guidance", "steps", "schedule", "earliness")
     names += ("temperature", "top_p", "choice_temperature")
     decoding, seed = take_decoding(extension, *names), take_seed(fields)
+    partial = take_partial(extension, "partial_sounds")
+    if partial and stream != "sse":
+        problem = 'is for `stream_format: "sse"` alone'
+        raise extension.refusal("partial_sounds", "unsupported_field", problem)
     extension.end()
     fields.end()
     item = Input("input", {Modality.TEXT: text})
-    order = Order(item=item, to=Modality.SPEECH, lang=lang, decoding=decoding, seeds=(seed,))
+    order = Order(
+        item=item,
+        to=Modality.SPEECH,
+        lang=lang,
+        decoding=decoding,
+        seeds=(seed,),
+        partial=partial,
+    )
     return SpeechRequest(order, form, stream)

@@ -19,6 +19,8 @@ INSTEAD: tuple[set[str], ...] = (
     {"ids", "filter"},
 )
 """Fields of which a request has one."""
+WITH = {"trimodal.partial_sounds": {"stream_format": "sse"}}
+"""What a field is only taken with."""
 ITEMS = {"images": PICTURE, "ids": "a1", "embedding_types": "float", "input": "a"}
 WHERE = {"index": "name"}
 """What a complaint names in the place of a field."""
@@ -70,7 +72,7 @@ def body(operation: Operation, name: str, value: Any) -> dict[str, Any]:
     tree = {key: one for key, one in (operation.example or {}).items() if key not in others}
     if "index" in tree:
         tree["index"] = INDEX
-    return named(tree, "tiny") | {outer: {inner: value} if inner else value}
+    return named(tree, "tiny") | WITH.get(name, {}) | {outer: {inner: value} if inner else value}
 
 
 CASES: list[Case] = [

@@ -233,6 +233,18 @@ def test_without_a_vocoder_speech_comes_in_one_piece(model: TrimodalModel) -> No
     assert np.array_equal(sound, made.outputs[0])
 
 
+def test_an_utterance_is_shown_before_it_is_done(voiced: TrimodalModel) -> None:
+    order = replace(SPOKEN, partial=3)
+
+    async def main() -> list[Any]:
+        async with running(voiced) as engine:
+            return [piece async for piece in engine.stream(order)]
+
+    *drafts, made = asyncio.run(main())
+    assert [draft.shape for draft in drafts] == [made.outputs[0].shape] * 3
+    assert not any(np.array_equal(draft, made.outputs[0]) for draft in drafts)
+
+
 def test_speech_that_may_be_drawn_again_comes_in_one_piece(
     voiced: TrimodalModel, wav: bytes
 ) -> None:

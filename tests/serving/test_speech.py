@@ -57,14 +57,18 @@ EARLY = {"trimodal": {"steps": 16, "schedule": "linear", "earliness": 100}}
 """One code after the other."""
 
 
-def streamed(base_url: str, **fields: Any) -> tuple[list[bytes], dict[str, Any]]:
-    """The pieces of a file, and what its last event says."""
+def events_of(base_url: str, **fields: Any) -> list[dict[str, Any]]:
     tree = {"model": "tiny", "input": "a red square", "voice": "default", **fields}
     answer = httpx.post(f"{base_url}/v1/audio/speech", json=tree | {"stream_format": "sse"})
     assert answer.headers["content-type"] == "text/event-stream"
     *lines, end = [line[6:] for line in answer.text.splitlines() if line]
-    *pieces, done = map(json.loads, lines)
     assert end == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def streamed(base_url: str, **fields: Any) -> tuple[list[bytes], dict[str, Any]]:
+    """The pieces of a file, and what its last event says."""
+    *pieces, done = events_of(base_url, **fields)
     assert {piece["type"] for piece in pieces} == {"speech.audio.delta"}
     assert done["type"] == "speech.audio.done"
     return [base64.b64decode(piece["audio"]) for piece in pieces], done["usage"]
@@ -91,6 +95,25 @@ def test_the_pieces_of_a_stream_are_the_file(
     # sound needs 10 of the 15 codes, and a compressed file is cut by its size
     assert len(pieces) == (6 if form in GROWING and extension else 1)
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 1
+
+
+@pytest.mark.parametrize("form", ["wav", "flac"])
+@pytest.mark.parametrize("partial", [1, 3])
+def test_a_stream_shows_what_it_will_be(
+    voiced: TrimodalModel, sdk: openai.OpenAI, base_url: str, form: str, partial: int
+) -> None:
+    options = {"partial_sounds": partial}
+    events = events_of(base_url, response_format=form, trimodal=options)
+    drafts = [one for one in events if one["type"] == "speech.audio.partial"]
+    assert events[:partial] == drafts, "they come before all else"
+    assert [one["partial_index"] for one in drafts] == list(range(partial))
+    pieces = [base64.b64decode(one["audio"]) for one in events[partial:-1]]
+    whole = spoken(sdk, "a red square", response_format=form).content
+    assert b"".join(pieces) == whole
+    files = [base64.b64decode(one["audio"]) for one in drafts]
+    sounds = [soundfile.read(io.BytesIO(file))[0] for file in (*files, whole)]
+    assert {sound.shape for sound in sounds} == {sounds[-1].shape}
+    assert len({sound.tobytes() for sound in sounds}) == partial + 1
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -197,6 +220,12 @@ def test_voices(base_url: str) -> None:
         ({"instructions": "sadly"}, "unsupported_field", "instructions"),
         ({"stream_format": "json"}, "invalid_stream_format", "stream_format"),
         ({"trimodal": {"task": "answer"}}, "unknown_field", "trimodal.task"),
+        ({"trimodal": {"partial_sounds": 1}}, "unsupported_field", "trimodal.partial_sounds"),
+        (
+            {"stream_format": "sse", "trimodal": {"partial_sounds": 4}},
+            "invalid_partial_sounds",
+            "trimodal.partial_sounds",
+        ),
         ({"colour": 1}, "unknown_field", "colour"),
     ],
 )
