@@ -214,7 +214,9 @@ WATCHED = """() => {
   const look = () => {
     const image = of("made").querySelector("img");
     const share = of("make-progress").getAttribute("value");
-    window.seen.push([share, of("make-status").textContent, image?.alt ?? "", image?.src ?? ""]);
+    const sounds = of("made").querySelectorAll("audio").length;
+    const status = of("make-status").textContent;
+    window.seen.push([share, status, image?.alt ?? "", image?.src ?? "", sounds]);
   };
   new MutationObserver(look).observe(of("made").parentElement, { subtree: true, childList: true });
 }"""
@@ -228,7 +230,7 @@ def test_a_picture_is_generated_and_kept(page: Page, base_url: str) -> None:
     page.locator("#make").click()
     expect(page.locator("#make-status")).to_contain_text("Done in")
     seen = page.evaluate("window.seen")
-    parts = [(value, source) for value, _, name, source in seen if name == "The picture so far"]
+    parts = [(value, source) for value, _, name, source, _ in seen if name == "The picture so far"]
     assert list(dict(parts)) == ["0.25", "0.5", "0.75"], "how much of it is done is shown"
     assert all(source.startswith("data:image/png;base64,") for _, source in parts)
     assert "Part 3 of 4 is drawn." in {said for _, said, *_ in seen}, "and is said"
@@ -242,17 +244,53 @@ def test_a_picture_is_generated_and_kept(page: Page, base_url: str) -> None:
     assert len(table(page)) == 2
 
 
-def test_speech_is_generated_in_a_language(page: Page, base_url: str) -> None:
+def chat_speech(base_url: str, part: dict[str, Any], lang: str) -> tuple[str, str]:
+    """The address of the sound, and what the model hears in it."""
+    audio = {"voice": "default", "format": "wav"}
+    options = {"modalities": ["text", "audio"], "audio": audio, "trimodal": {"lang": lang}}
+    made = chat(base_url, part, **options)["audio"]
+    return f"data:audio/wav;base64,{made['data']}", made["transcript"]
+
+
+@pytest.mark.parametrize(
+    ("language", "so_far", "said"),
+    [
+        ("en", "The speech so far, 0.6 s", "Part 3 of 4 is spoken."),
+        ("zh", "尚未说完的语音，0.6 秒", "已说完第 3 部分，共 4 部分。"),
+    ],
+)
+def test_speech_is_generated_in_a_language_and_shown_on_its_way(
+    page: Page, base_url: str, voiced: TrimodalModel, language: str, so_far: str, said: str
+) -> None:
+    page.locator("#language").select_option(language)
     add_text(page, "a red circle")
-    page.get_by_role("radio", name="speech").check()
+    page.locator("[name=target][value=speech]").check()
     page.locator("#make-lang").select_option("zh")
+    page.locator("#make-seed").fill("3")
+    page.evaluate(WATCHED)
+    page.locator("#make").click()
+    expect(page.locator("#made audio")).to_be_visible()
+    part = {"type": "text", "text": "a red circle"}
+    source, transcript = chat_speech(base_url, part, "zh")
+    assert page.locator("#made audio").get_attribute("src") == source
+    assert str(page.locator("#made p").text_content()).strip() == transcript.strip() != ""
+    seen = page.evaluate("window.seen")
+    before = [one for one in seen if not one[-1]]
+    waves = {value: wave for value, _, name, wave, _ in before if name == so_far}
+    assert list(waves) == ["0.25", "0.5", "0.75"], "how much of it is done is shown"
+    assert len(set(waves.values())) == 3, "and what it will sound like"
+    assert said in {words for _, words, *_ in before}, "and is said"
+
+
+def test_speech_of_a_picture_is_generated(page: Page, base_url: str, png: bytes) -> None:
+    add_file(page, "picture.png", png, "image/png")
+    page.get_by_role("radio", name="speech").check()
+    page.locator("#make-lang").select_option("en")
     page.locator("#make-seed").fill("3")
     page.locator("#make").click()
     expect(page.locator("#made audio")).to_be_visible()
-    audio = {"voice": "default", "format": "wav"}
-    options = {"modalities": ["text", "audio"], "audio": audio, "trimodal": {"lang": "zh"}}
-    message = chat(base_url, {"type": "text", "text": "a red circle"}, **options)
-    source = f"data:audio/wav;base64,{message['audio']['data']}"
+    url = "data:image/png;base64," + base64.b64encode(png).decode()
+    source, _ = chat_speech(base_url, {"type": "image_url", "image_url": {"url": url}}, "en")
     assert page.locator("#made audio").get_attribute("src") == source
 
 

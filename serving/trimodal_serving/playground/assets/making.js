@@ -2,12 +2,14 @@
 
 import { byId, make, say, show } from "./dom.js";
 import { addMade, items, titleOf } from "./items.js";
+import { bytesOf, dataUrl, waveform } from "./media.js";
 import { post, stream } from "./server.js";
 import { t } from "./words.js";
 
 const PATH = "v1/chat/completions";
 const PICTURES = "v1/images/generations";
-/** Pictures on the way to one, which is the most that the server sends. */
+const SPEECH = "v1/audio/speech";
+/** Pictures or utterances on the way to one, which is the most that the server sends. */
 const PARTIAL = 3;
 const PARTS = {
   text: (item) => ({ type: "text", text: item.text }),
@@ -33,7 +35,7 @@ async function writeText(order, signal) {
   const body = make("p", { className: "body" });
   byId("made").replaceChildren(body);
   byId("made").hidden = false;
-  for await (const event of stream(PATH, order, signal)) {
+  for await (const event of stream(PATH, { ...order, stream: true }, signal)) {
     body.textContent += event.choices[0]?.delta.content ?? "";
   }
   return { kind: "text", text: body.textContent, name: body.textContent };
@@ -41,31 +43,65 @@ async function writeText(order, signal) {
 
 /** A picture of a text, shown as it is drawn. */
 async function sketch({ model, seed }, prompt, signal) {
+  const order = { model, prompt, seed, partial_images: PARTIAL, stream: true };
   let url = "";
-  for await (const event of stream(PICTURES, { model, prompt, seed, partial_images: PARTIAL }, signal)) {
+  for await (const event of stream(PICTURES, order, signal)) {
     url = `data:image/${event.output_format};base64,${event.b64_json}`;
-    if (event.type === "image_generation.partial_image") showPart(url, event.partial_image_index + 1);
+    if (event.type !== "image_generation.partial_image") continue;
+    showPart("drawn", event.partial_image_index, { url, label: t("part_picture") });
   }
   return { kind: "image", url, name: t("made_picture") };
 }
 
-function showPart(url, n) {
-  byId("make-progress").value = n / (PARTIAL + 1);
-  say(byId("make-status"), t("drawn", { n, of: PARTIAL + 1 }));
-  byId("made").replaceChildren(show("image", { url, label: t("part_picture") }));
+/** A text read aloud; what it will sound like is drawn as it is made. */
+async function readAloud({ model, seed, trimodal }, input, signal) {
+  const order = {
+    model, input, seed, voice: "default", response_format: "wav", stream_format: "sse",
+    trimodal: { ...trimodal, partial_sounds: PARTIAL },
+  };
+  const pieces = [];
+  for await (const event of stream(SPEECH, order, signal)) {
+    if (event.type === "speech.audio.delta") pieces.push(bytesOf(event.audio));
+    if (event.type !== "speech.audio.partial") continue;
+    const { url, seconds } = waveform(bytesOf(event.audio));
+    showPart("spoken", event.partial_index, { url, label: t("part_speech", { n: seconds.toFixed(1) }) });
+  }
+  const url = await dataUrl(new Blob(pieces, { type: "audio/wav" }));
+  return { kind: "audio", url, name: (await heard({ model, trimodal }, url, signal)) || t("made_speech") };
+}
+
+/** What the model hears in what it said. */
+async function heard(order, url, signal) {
+  if (!generates.includes("text")) return "";
+  const messages = [{ role: "user", content: [PARTS.audio({ url })] }];
+  return (await post(PATH, { ...order, messages }, signal)).choices[0].message.content;
+}
+
+function showPart(words, index, { url, label }) {
+  const [n, of] = [index + 1, PARTIAL + 1];
+  byId("make-progress").value = n / of;
+  say(byId("make-status"), t(words, { n, of }));
+  byId("made").replaceChildren(show("image", { url, label }));
   byId("made").hidden = false;
 }
 
-/** Only what is drawn of a text alone can be watched. */
-async function drawPicture(order, signal) {
+/** The text, if that is all there is: only what is made of it can be watched. */
+function onlyText() {
   const [first, ...others] = items.chosen;
-  if (first.kind === "text" && !others.length && !order.trimodal) return sketch(order, first.text, signal);
+  return first.kind === "text" && !others.length ? first.text : null;
+}
+
+async function drawPicture(order, signal) {
+  const text = onlyText();
+  if (text && !order.trimodal) return sketch(order, text, signal);
   const answer = await post(PATH, { ...order, modalities: ["text", "image"] }, signal);
   const url = answer.choices[0].message.images[0].image_url.url;
   return { kind: "image", url, name: t("made_picture") };
 }
 
 async function speak(order, signal) {
+  const text = onlyText();
+  if (text) return readAloud(order, text, signal);
   const audio = { voice: "default", format: "wav" };
   const answer = await post(PATH, { ...order, modalities: ["text", "audio"], audio }, signal);
   const { data, transcript } = answer.choices[0].message.audio;

@@ -8,6 +8,8 @@ const READ_BY_SERVER = {
 };
 const SAMPLE_RATE = 16000;
 const THUMBNAIL = 96;
+const WAV_HEAD = 44;
+const WAVE = { width: 320, height: 64 };
 
 /** What a file is, as a data URL; what the server does not read, the browser turns into PNG or WAV. */
 export async function read(file) {
@@ -33,6 +35,25 @@ export function dataUrl(blob) {
 async function png(file) {
   const bitmap = await createImageBitmap(file);
   return drawn(bitmap, bitmap.width, bitmap.height).toDataURL("image/png");
+}
+
+export function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+}
+
+/** What the loudness of a WAV file of 16 bits looks like, in the colour of the text, and its seconds. */
+export function waveform(file) {
+  const samples = new Int16Array(file.buffer, WAV_HEAD);
+  const canvas = Object.assign(document.createElement("canvas"), WAVE);
+  const context = canvas.getContext("2d");
+  context.fillStyle = getComputedStyle(document.body).color;
+  for (let x = 0; x < WAVE.width; x++) {
+    const [from, to] = [x, x + 1].map((n) => Math.floor((n * samples.length) / WAVE.width));
+    const loudest = samples.subarray(from, to + 1).reduce((most, s) => Math.max(most, Math.abs(s)), 0);
+    const height = Math.max(1, (loudest / 0x8000) * WAVE.height);
+    context.fillRect(x, (WAVE.height - height) / 2, 1, height);
+  }
+  return { url: canvas.toDataURL(), seconds: samples.length / new DataView(file.buffer).getUint32(24, true) };
 }
 
 function drawn(source, width, height) {

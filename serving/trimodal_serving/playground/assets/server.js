@@ -38,7 +38,7 @@ export async function post(path, body, signal) {
 
 /** The data of server-sent events, up to `[DONE]`; an event with an error is thrown. */
 export async function* stream(path, body, signal) {
-  const answer = await answered(path, posted({ ...body, stream: true }, signal));
+  const answer = await answered(path, posted(body, signal));
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
