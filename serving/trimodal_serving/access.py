@@ -77,6 +77,11 @@ def scope_of(path: str) -> frozenset[str]:
     return frozenset() if scope is None else frozenset({scope})
 
 
+def generates(path: str) -> bool:
+    """Whether outputs are asked for at a path."""
+    return SCOPE_OF.get(path) == "generate"
+
+
 class Access:
     """Decides on every request before anything of it is read but its head.
 

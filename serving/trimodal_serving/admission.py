@@ -15,9 +15,15 @@ LONGEST_RETRY = 60
 QUEUE_SECONDS = 4.0
 """Work that may be inside, in the time that the model takes for it as far as was measured."""
 
+REMEMBERED_TOKENS = 4096
+"""Of which the last tell how long work takes."""
 LEAST = 128
 """Part of the capacity that is let in however slow the model seems. On a CPU of 2 ms a token the
 quarter that it once was held two minutes of work."""
+
+
+Share = tuple[Flow, bool]
+"""A tenant with a priority, and whether it generates."""
 
 
 class Ticket:
@@ -43,14 +49,16 @@ class Admission:
     but a small part of the capacity at least: only full batches tell how fast the model is.
     The request that crosses it is still let in, so that none is too large to ever be. A tenant
     that holds less than its share, which is as large as that of any other that is inside, is let
-    in even then: nobody can fill the server for others, nor bulk for what is interactive.
+    in even then: nobody can fill the server for others, nor bulk for what is interactive, nor what
+    is generated, which takes long, for what is embedded.
     """
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
-        self._held: Counter[Flow] = Counter()
-        self._requests: Counter[Flow] = Counter()
-        self._seconds_per_token = 0.0
+        self._held: Counter[Share] = Counter()
+        self._requests: Counter[Share] = Counter()
+        self._computed_tokens = self._computed_seconds = 0.0
+        """Of what was computed last."""
         self._fastest = 0.0
         """Seconds a token of the batches with the least, which are full ones; rises slowly."""
 
@@ -79,14 +87,16 @@ class Admission:
     def observe(self, tokens: float, seconds: float) -> None:
         """Learn from a batch how fast the model is."""
         measured = seconds / max(1, tokens)
-        old = self._seconds_per_token
-        self._seconds_per_token = 0.8 * old + 0.2 * measured if old else measured
+        # many small batches say as much as their tokens, of which each takes them longest
+        fades = REMEMBERED_TOKENS / (REMEMBERED_TOKENS + tokens)
+        self._computed_tokens = fades * self._computed_tokens + tokens
+        self._computed_seconds = fades * self._computed_seconds + seconds
         slower = 0.98 * self._fastest + 0.02 * measured
         self._fastest = min(measured, slower) if self._fastest else measured
 
     def hold(self, caller: Caller, tokens: int) -> None:
         """Count tokens of a caller's, or give them back."""
-        self._held[caller.flow] += tokens
+        self._held[_share(caller)] += tokens
 
     def check(self) -> None:
         """Return if a request of the running task's caller would be let in.
@@ -96,9 +106,10 @@ class Admission:
         """
         inside, line = self.tokens, self.line
         share = line / max(2, len(self._requests))
-        if inside < line or self._held[current().flow] < share:
+        if inside < line or self._held[_share(current())] < share:
             return
-        seconds = math.ceil(inside * self._seconds_per_token)
+        each = self._computed_seconds / max(1.0, self._computed_tokens)
+        seconds = math.ceil(inside * each)
         raise ServingError(
             429,
             "queue_full",
@@ -115,14 +126,18 @@ class Admission:
         """
         self.check()
         ticket = Ticket(self, tokens, current())
-        flow = ticket.caller.flow
+        share = _share(ticket.caller)
         self.hold(ticket.caller, tokens)
-        self._requests[flow] += 1
+        self._requests[share] += 1
         ticket.settle(tokens)
         try:
             yield ticket
         finally:
             self.hold(ticket.caller, -ticket.tokens)
-            self._requests[flow] -= 1
-            if not self._requests[flow]:
-                del self._requests[flow], self._held[flow]
+            self._requests[share] -= 1
+            if not self._requests[share]:
+                del self._requests[share], self._held[share]
+
+
+def _share(caller: Caller) -> Share:
+    return caller.flow, caller.generates

@@ -46,6 +46,8 @@ class Caller:
     priority: Priority = "interactive"
     usage: Usage = field(default_factory=Usage)
     request_id: str = ""
+    generates: bool = False
+    """Whether outputs are asked for, and not vectors."""
     cost: int = 0
     """Tokens that are computed, as far as is known; what one who leaves before the end has used."""
     on_cost: Callable[[int], None] | None = None

@@ -48,8 +48,16 @@ class Task:
     @property
     def cost(self) -> int:
         """Tokens that are computed."""
-        copies = 2 if self.decoding.guided else 1
-        return copies * (self.held + (passes(self.request, self.decoding) - 1) * self.room)
+        return self._copies * (self.held + (passes(self.request, self.decoding) - 1) * self.room)
+
+    @property
+    def step(self) -> int:
+        """Tokens that are computed in each step but the first."""
+        return self._copies * (1 if self.request.to is Modality.TEXT else self.room)
+
+    @property
+    def _copies(self) -> int:
+        return 2 if self.decoding.guided else 1
 
 
 def passes(request: "Request", decoding: "Decoding") -> int:

@@ -124,6 +124,7 @@ class Engine:
             self._meter,
         )
         scheduler.canary = sample
+        scheduler.interludes.watch(generating)
         codec = Codec(processor, self._decoders, self._admission, self._worker)
         fulfilment = Fulfilment(
             generating, processor, self._decoders, self._admission, scheduler, codec
@@ -134,7 +135,8 @@ class Engine:
 
     def _observe(self, tokens: int, seconds: float) -> None:
         self._admission.observe(tokens, seconds)
-        self._meter("seconds_per_token", seconds / max(1, tokens))
+        self._meter("computed_tokens", tokens)
+        self._meter("computed_seconds", seconds)
 
     def check(self) -> None:
         """Return if requests are answered.
@@ -243,6 +245,7 @@ class Engine:
             logger.warning("stopped with %d tokens unfinished", self._admission.tokens)
         if self._running is not None:
             await self._running.scheduler.stop()
+            self._running.scheduler.interludes.close()
         self._decoders.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 

@@ -6,16 +6,18 @@ generation = await generations.submit(task)
 import asyncio
 import itertools
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trimodal_serving.caller import PRICES, Flow, current
 from trimodal_serving.composition import Composition, Kind, Outcome, Task, failure
 from trimodal_serving.errors import ServingError, is_internal
+from trimodal_serving.interludes import Interludes
 from trimodal_serving.meter import Meter, unmeasured
+from trimodal_serving.pace import Pace
 from trimodal_serving.turns import Turns
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 MOST_BATCHES = 4
 """Batches that take turns; each holds the keys and values of a token budget at most. A tenant that
 has none may have one more."""
-LONGEST_STEP = 0.05
-"""Seconds of a step that tenants or priorities share, about. One that fills steps beyond it is on
+LONGEST_STEP = 0.25
+"""Seconds of a step of several outputs at most, about: whoever comes waits for it to end."""
+LONGEST_SHARED_STEP = 0.05
+"""Seconds of one that tenants or priorities share, about. One that fills steps beyond it is on
 its own, as others would wait as long for each of their tokens."""
 
 T = TypeVar("T")
@@ -51,21 +55,18 @@ class _Batch:
     jobs: dict[int, _Job] = field(default_factory=dict)
     is_open: bool = True
     """Whether others may join; not where an output that fails is looked for."""
-    seconds_each: float = 0.0
-    """The share of an output in the last step."""
 
     @property
     def held(self) -> int:
         return sum(job.task.held for job in self.jobs.values())
 
     @property
+    def step(self) -> int:
+        return sum(job.task.step for job in self.jobs.values())
+
+    @property
     def flows(self) -> set[Flow]:
         return {job.flow for job in self.jobs.values()}
-
-    def is_quick(self, flow: Flow) -> bool:
-        """Whether nobody else waits long for a step with one more output of a flow."""
-        alone = self.flows == {flow}
-        return alone or self.seconds_each * (len(self.jobs) + 1) <= LONGEST_STEP
 
 
 class Generations:
@@ -83,6 +84,7 @@ class Generations:
         token_budget: int,
         observe: Callable[[int, float], None],
         meter: Meter = unmeasured,
+        interludes: Interludes[Any] | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -92,12 +94,15 @@ class Generations:
             token_budget: tokens that a batch holds.
             observe: told the tokens of each output, and its share of the seconds.
             meter: told what is measured; a step counts as a batch.
+            interludes: what is computed between the blocks of a step.
         """
         self._compose = compose
         self._executor = executor
         self._token_budget = token_budget
         self._observe = observe
         self._meter = meter
+        self._interludes = interludes
+        self._paces: defaultdict[Kind, Pace] = defaultdict(Pace)
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._batches: deque[_Batch] = deque()
         self._numbers = itertools.count()
@@ -123,8 +128,13 @@ class Generations:
         flow = current().flow
         job = _Job(task, told, future, flow, time.monotonic())
         number = self._jobs.add(flow, job, task.cost)
-        future.add_done_callback(lambda _: self._jobs.drop(number))
+        future.add_done_callback(lambda done: self._left(number, done))
         return future
+
+    def _left(self, number: int, future: "asyncio.Future[Generation]") -> None:
+        self._jobs.drop(number)
+        if future.cancelled():
+            self._meter("cancelled_generation", 1)
 
     def unfinished(self) -> Iterator[asyncio.Future]:
         """Futures of all that waits or is being generated."""
@@ -142,6 +152,9 @@ class Generations:
         batch, flow = self._next()
         self._batches.remove(batch)
         self._batches.append(batch)
+        pace = self._paces[batch.kind]
+        if self._interludes is not None:
+            self._interludes.begin(pace.seconds(batch.step) or 0.0)
         start = time.monotonic()
         try:
             loop = asyncio.get_running_loop()
@@ -149,11 +162,12 @@ class Generations:
         except Exception as error:  # whatever it is, those that wait for others must not wait on
             outcome = Outcome(failed=list(batch.jobs), error=error)
         seconds = time.monotonic() - start
+        seconds -= self._interludes.end() if self._interludes is not None else 0.0
+        pace.observe(batch.step, seconds)
         # whoever shares the batch rides along: a step is for the one that was next
         self._spent[flow] += seconds * PRICES[flow[0]]
-        batch.seconds_each = seconds / len(batch.jobs)
         for job in batch.jobs.values():
-            job.seconds += batch.seconds_each
+            job.seconds += seconds / len(batch.jobs)
         self._meter("inference_seconds", seconds)
         self._meter("batch_items", len(batch.jobs))
         failed = len(outcome.failed) == len(batch.jobs) and is_internal(failure(outcome.error))
@@ -216,10 +230,17 @@ class Generations:
             and batch.kind == job.task.kind
             and batch.held + job.task.held <= self._token_budget
         ]
-        quick = [batch for batch in fitting if batch.is_quick(job.flow)]
-        if not quick and self._may_begin(job.flow):
+        quick = [batch for batch in fitting if self._is_quick(batch, job)]
+        # one who has something running can wait until some of it is done
+        if not quick and (job.flow in self._spent or self._may_begin(job.flow)):
             return None
         return next(iter(quick or fitting), None)
+
+    def _is_quick(self, batch: _Batch, job: _Job) -> bool:
+        """Whether nobody waits long for a step with one more output."""
+        seconds = self._paces[batch.kind].seconds(batch.step + job.task.step)
+        longest = LONGEST_STEP if batch.flows == {job.flow} else LONGEST_SHARED_STEP
+        return (seconds or 0.0) <= longest
 
     def _may_begin(self, flow: Flow) -> bool:
         most = MOST_BATCHES if flow in self._spent else 2 * MOST_BATCHES

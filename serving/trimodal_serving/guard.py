@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from trimodal_serving.access import Access
+from trimodal_serving.access import Access, generates
 from trimodal_serving.bodies import Bodies
 from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import LATE, CutError, ServingError, client_closed, internal
@@ -84,7 +84,7 @@ class Guard:
         keeps = scope.get("http_version", "1.1") == "1.1" and _is_small(headers)
         try:
             visit.caller = caller = self._access.enter(path, scope["headers"])
-            caller.request_id = visit.request_id
+            caller.request_id, caller.generates = visit.request_id, generates(path)
             with acting(caller):
                 if self._door is not None and scope["method"] == "POST":
                     self._door()

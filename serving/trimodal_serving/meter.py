@@ -11,15 +11,18 @@ MEASURED = (
     "decode_seconds",
     "inference_seconds",
     "batch_items",
-    "seconds_per_token",
+    "computed_tokens",
+    "computed_seconds",
     "batch_fill_ratio",
     "worker_restarts",
     "cancelled_decode",
     "cancelled_queue",
+    "cancelled_generation",
     "failed_batches",
 )
 """Names that the engine uses; what is counted is worth 1 each time. `failed_batches` is how many in
-a row the model failed on, and is for whoever may replace it."""
+a row the model failed on, and is for whoever may replace it; `computed_seconds` follows
+`computed_tokens`, and both say how fast work leaves."""
 
 
 def unmeasured(_: str, __: float) -> None:

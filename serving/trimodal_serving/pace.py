@@ -34,6 +34,19 @@ class Pace:
 
         None before anything was observed.
         """
+        line = self._line()
+        if line is None:
+            return None
+        fixed, slope = line
+        return max(seconds - fixed, fixed) / slope
+
+    def seconds(self, tokens: float) -> float | None:
+        """How long a batch takes; None before anything was observed."""
+        line = self._line()
+        return None if line is None else line[0] + line[1] * tokens
+
+    def _line(self) -> tuple[float, float] | None:
+        """Seconds of a batch, and of each token of it."""
         if not self._x or not self._y:
             return None
         x, y = self._x / self._count, self._y / self._count
@@ -42,5 +55,4 @@ class Pace:
         if spread > (LEAST_SPREAD * x) ** 2:
             slope = (self._xy / self._count - x * y) / spread
         slope = min(whole, max(LEAST_SLOPE * whole, slope))
-        fixed = y - slope * x
-        return max(seconds - fixed, fixed) / slope
+        return y - slope * x, slope

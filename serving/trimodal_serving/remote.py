@@ -58,11 +58,14 @@ class RemoteEngine:
         self.admission = Admission(QUEUED_BATCHES * setting.token_budget)
         self._supervisor = Supervisor(setting, self._measured, batch_seconds, nursery)
         self._model: _Model | None = None
+        self._computed_tokens = 0.0
         self._closing = False
 
     def _measured(self, name: str, value: float) -> None:
-        if name == "seconds_per_token":
-            self.admission.observe(1, value)
+        if name == "computed_tokens":
+            self._computed_tokens = value
+        elif name == "computed_seconds":
+            self.admission.observe(self._computed_tokens, value)
         self._meter(name, value)
 
     async def start(self) -> None:

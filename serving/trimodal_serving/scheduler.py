@@ -5,6 +5,7 @@ generation = await scheduler.generate(task)
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from trimodal_serving.composition import Composition, Kind, Task
 from trimodal_serving.errors import ServingError, internal, is_internal
 from trimodal_serving.generations import Generations, Told, deliver
 from trimodal_serving.inputs import Input
+from trimodal_serving.interludes import Interludes
 from trimodal_serving.meter import Meter, unmeasured
 from trimodal_serving.pace import Pace
 from trimodal_serving.turns import Turns
@@ -45,7 +47,7 @@ Sender = tuple[Flow, str]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     sample: Sample
     cost: int
@@ -61,6 +63,9 @@ class Scheduler:
     Priorities, then tenants, then modalities take turns; within one of these, the oldest is first.
     While there is both to embed and to generate, each gets half of the time: after a batch of
     samples come as many steps of generation as take the same time.
+
+    A batch or step that takes long is no reason to wait for whoever is due before more of the same
+    and sends little: that is computed between its blocks, if `interludes` watches the model.
     """
 
     def __init__(
@@ -89,6 +94,10 @@ class Scheduler:
         self._meter = meter
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._running: list[_Job] = []
+        self.interludes: Interludes[_Job] = Interludes(self._compute_between)
+        self._between: set[_Job] = set()
+        """Jobs that wait for an interlude, or are computed in one."""
+        self._loop = asyncio.get_running_loop()
         self._seen: dict[Sender, float] = {}
         self._unanswered: Counter[Sender] = Counter()
         """Tokens of jobs that wait or are computed."""
@@ -96,7 +105,9 @@ class Scheduler:
         self._fastest = 0.0
         """Seconds a token of the fastest batches; rises slowly, so that one that was held up by
         something else does not make those that follow small."""
-        self._generations = compose and Generations(compose, executor, token_budget, observe, meter)
+        self._generations = compose and Generations(
+            compose, executor, token_budget, observe, meter, self.interludes
+        )
         self.canary: Sample | None = None
         """A sample that the model has computed once; while it still does, a batch of which nothing
         was computed says something of its samples, and nothing of the model."""
@@ -124,7 +135,55 @@ class Scheduler:
         self._unanswered[sender] += cost
         future.add_done_callback(lambda done: self._left(number, job, done))
         self._arrived.set()
+        self._interpose()
         return future
+
+    def _interpose(self) -> None:
+        """Have those who are due before more of what is running computed between its blocks."""
+        if not self.interludes.room:
+            return
+        busy, budget = {job.sender for job in self._running}, self._budget()
+        room = self.interludes.room
+        chosen: dict[int, float] = {}
+        for number, job in self._jobs.ordered():
+            seconds = self._pace.seconds(job.cost) or room
+            if job.sender in busy or seconds > room:
+                break
+            if self._unanswered[job.sender] <= budget and not job.future.done():
+                room -= seconds
+                chosen[number] = seconds
+        jobs = self._jobs.take(list(chosen))
+        self._between.update(jobs)
+        for job, seconds in zip(jobs, chosen.values(), strict=True):
+            self.interludes.add(job, seconds)
+
+    def _compute_between(self, jobs: Sequence[_Job]) -> None:
+        """In the thread of the model."""
+        wanted = [job for job in jobs if not job.future.done()]
+        start = time.monotonic()
+        try:
+            results = self._compute([job.sample for job in wanted]) if wanted else ()
+        except Exception as error:
+            results = [internal(cause=error) for _ in wanted]
+        taken = time.monotonic() - start
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._after, jobs, wanted, results, start, taken)
+
+    def _after(
+        self,
+        jobs: Sequence[_Job],
+        wanted: Sequence[_Job],
+        results: Results,
+        start: float,
+        seconds: float,
+    ) -> None:
+        """Deliver what was computed in an interlude."""
+        self._between.difference_update(jobs)
+        self.interludes.took(seconds)
+        if wanted:
+            self._measure(wanted, start, seconds)
+        for job, result in zip(wanted, results, strict=True):
+            deliver(job.future, result)
 
     def _left(self, number: int, job: _Job, future: asyncio.Future[np.ndarray]) -> None:
         self._jobs.drop(number)
@@ -154,7 +213,7 @@ class Scheduler:
         """End; what waits or is being computed fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        futures = [job.future for job in [*self._running, *self._jobs]]
+        futures = [job.future for job in [*self._running, *self._between, *self._jobs]]
         for future in [*futures, *(self._generations.unfinished() if self._generations else ())]:
             if not future.done():
                 future.set_exception(
@@ -167,19 +226,24 @@ class Scheduler:
         One who sends more than a batch holds takes turns with those who do not, and does not ride
         along in theirs: a batch that was filled up with it would take them as long as its own.
         """
-        room = budget = self._budget()
+        budget = self._budget()
+        first = self.interludes.take()  # for which there was no interlude
+        self._between.difference_update(first)
+        first = [job for job in first if not job.future.done()]
+        room = budget - sum(job.cost for job in first)
         crowds = {sender for sender, cost in self._unanswered.items() if cost > budget}
         chosen: list[int] = []
         for number, job in self._jobs.ordered():
-            if job.future.done() or (chosen and (job.cost > room or job.sender in crowds)):
+            behind = bool(first or chosen)
+            if job.future.done() or (behind and (job.cost > room or job.sender in crowds)):
                 continue
-            if not chosen and job.sender in crowds:
+            if not behind and job.sender in crowds:
                 crowds.clear()
             chosen.append(number)
             room -= job.cost
             if room <= budget // SPARE:
                 break
-        return self._jobs.take(chosen)
+        return first + self._jobs.take(chosen)
 
     def _budget(self) -> int:
         """Tokens of the next batch: all that fit, or what keeps others from waiting for long."""
@@ -197,21 +261,24 @@ class Scheduler:
             generations = (
                 self._generations if self._generations and self._generations.busy else None
             )
-            if not self._jobs and generations is None:
+            embeds = bool(self._jobs or self.interludes)
+            if not embeds and generations is None:
                 self._arrived.clear()
                 continue
-            both = bool(self._jobs) and generations is not None
+            both = embeds and generations is not None
             self._lead = self._lead if both else 0.0
             self._batch_since = start = time.monotonic()
-            if generations is None or (self._jobs and self._lead <= 0):
+            if generations is None or (embeds and self._lead <= 0):
                 failed = await self._embed()
                 sign = 1
             else:
                 failed = await generations.turn()
                 sign = -1
+            between = self.interludes.end()
             await self._note(failed)
             self._batch_since = None
-            self._lead += sign * (time.monotonic() - start) if both else 0.0
+            alone = time.monotonic() - start - between
+            self._lead += sign * alone + between if both else 0.0
 
     async def _embed(self) -> bool:
         """Compute one batch of samples; whether the model failed on all of them."""
@@ -220,8 +287,9 @@ class Scheduler:
             await asyncio.sleep(0)
             return False
         start = time.monotonic()
+        self.interludes.begin(self._pace.seconds(sum(job.cost for job in batch)) or 0.0)
         results = await self._computed([job.sample for job in batch])
-        self._measure(batch, start, time.monotonic() - start)
+        self._measure(batch, start, time.monotonic() - start - self.interludes.end())
         for job, result in zip(batch, results, strict=True):
             deliver(job.future, result)
         self._running = []

@@ -1,6 +1,7 @@
 import pytest
 
 from trimodal_serving.admission import LONGEST_RETRY, Admission
+from trimodal_serving.caller import Caller, acting
 from trimodal_serving.errors import ServingError
 
 
@@ -50,3 +51,27 @@ def test_speed_follows_later_batches() -> None:
     with admission.admit(1000), pytest.raises(ServingError) as caught, admission.admit(1):
         pass
     assert caught.value.retry_after == 4
+
+
+def test_one_large_batch_tells_more_than_many_small_ones() -> None:
+    """A token of a small batch takes longer, and what waits comes in large ones."""
+    admission = Admission(capacity=1_000)
+    admission.observe(10_000, 4.0)
+    for _ in range(100):
+        admission.observe(5, 0.01)
+    with admission.admit(10_000), pytest.raises(ServingError) as caught, admission.admit(1):
+        pass
+    assert caught.value.retry_after in (4, 5, 6)
+
+
+def test_what_one_generates_leaves_room_for_what_it_embeds() -> None:
+    admission = Admission(capacity=10)
+    drawing = Caller("alice", generates=True)
+    with acting(drawing), admission.admit(1_000):
+        with pytest.raises(ServingError):
+            admission.check()
+        with acting(Caller("alice")), admission.admit(4):
+            assert admission.requests == 2
+            with admission.admit(4), pytest.raises(ServingError):
+                admission.check()
+    assert admission.idle

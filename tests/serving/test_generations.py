@@ -253,6 +253,46 @@ def test_unfinished_are_those_that_wait_and_those_that_run(
     asyncio.run(main())
 
 
+def test_one_alone_fills_no_steps_that_others_would_wait_for(
+    log: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [task(str(i), Modality.VISION) for i in range(MOST_BATCHES + 3)]
+    monkeypatch.setattr(module.Pace, "seconds", lambda _, tokens: float(tokens))
+    for together in (1, 2):
+        monkeypatch.setattr(module, "LONGEST_STEP", together * made[0].step)
+        log.steps.clear()
+        results = run(log, lambda generations: [generations.submit(one) for one in made])
+        assert results == [f"made of {i}" for i in range(len(made))]
+        assert {step.count("+") + 1 for step in log.steps[:3]} == {together}
+        assert max(step.count("+") + 1 for step in log.steps) == together
+
+
+def test_a_step_says_how_long_it_will_take(log: Log, task: Callable[..., Task]) -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.begun: list[float] = []
+
+        def begin(self, seconds: float) -> None:
+            self.begun.append(seconds)
+
+        def end(self) -> float:
+            return -10.0  # so that a step takes that much longer
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            told: Any = Told()
+            generations = Generations(log.compose, executor, 16_384, log.observe, interludes=told)
+            future = generations.submit(task("a"))
+            while generations.busy:
+                await generations.turn()
+            await future
+            first, *others = told.begun
+            assert first == 0, "nothing was known"
+            assert all(10 < seconds < 20 for seconds in others)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(("longest", "shared"), [(3600.0, True), (-1.0, False)])
 def test_tenants_share_a_batch_while_its_steps_are_short(
     log: Log,
@@ -261,7 +301,7 @@ def test_tenants_share_a_batch_while_its_steps_are_short(
     longest: float,
     shared: bool,
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_STEP", longest)
+    monkeypatch.setattr(module, "LONGEST_SHARED_STEP", longest)
 
     def use(generations: Generations) -> list[Any]:
         futures = []
@@ -277,7 +317,7 @@ def test_tenants_share_a_batch_while_its_steps_are_short(
 def test_tenants_share_long_steps_where_there_is_no_room_for_another_batch(
     log: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_STEP", -1.0)
+    monkeypatch.setattr(module, "LONGEST_SHARED_STEP", -1.0)
     count = 2 * MOST_BATCHES
 
     def use(generations: Generations) -> list[Any]:
