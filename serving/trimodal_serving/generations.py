@@ -29,6 +29,8 @@ MOST_BATCHES = 4
 has none may have one more."""
 LONGEST_STEP = 0.25
 """Seconds of a step of several outputs at most, about: whoever comes waits for it to end."""
+FIRST_STEP = 128
+"""Tokens of one while it isn't known how long they take."""
 LONGEST_SHARED_STEP = 0.05
 """Seconds of one that tenants or priorities share, about. One that fills steps beyond it is on
 its own, as others would wait as long for each of their tokens."""
@@ -238,9 +240,12 @@ class Generations:
 
     def _is_quick(self, batch: _Batch, job: _Job) -> bool:
         """Whether nobody waits long for a step with one more output."""
-        seconds = self._paces[batch.kind].seconds(batch.step + job.task.step)
+        step = batch.step + job.task.step
+        seconds = self._paces[batch.kind].seconds(step)
+        if seconds is None:
+            return step <= FIRST_STEP
         longest = LONGEST_STEP if batch.flows == {job.flow} else LONGEST_SHARED_STEP
-        return (seconds or 0.0) <= longest
+        return seconds <= longest
 
     def _may_begin(self, flow: Flow) -> bool:
         most = MOST_BATCHES if flow in self._spent else 2 * MOST_BATCHES

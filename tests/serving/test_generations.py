@@ -257,13 +257,16 @@ def test_one_alone_fills_no_steps_that_others_would_wait_for(
     log: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [task(str(i), Modality.VISION) for i in range(MOST_BATCHES + 3)]
-    monkeypatch.setattr(module.Pace, "seconds", lambda _, tokens: float(tokens))
-    for together in (1, 2):
-        monkeypatch.setattr(module, "LONGEST_STEP", together * made[0].step)
+    for bound, together in (("LONGEST_STEP", 1), ("LONGEST_STEP", 2), ("FIRST_STEP", 3)):
+        is_known = bound == "LONGEST_STEP"
+        monkeypatch.setattr(
+            module.Pace, "seconds", lambda _, n, known=is_known: float(n) if known else None
+        )
+        monkeypatch.setattr(module, bound, together * made[0].step)
         log.steps.clear()
         results = run(log, lambda generations: [generations.submit(one) for one in made])
         assert results == [f"made of {i}" for i in range(len(made))]
-        assert {step.count("+") + 1 for step in log.steps[:3]} == {together}
+        assert {step.count("+") + 1 for step in log.steps[:2]} == {together}
         assert max(step.count("+") + 1 for step in log.steps) == together
 
 
@@ -302,6 +305,7 @@ def test_tenants_share_a_batch_while_its_steps_are_short(
     shared: bool,
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_SHARED_STEP", longest)
+    monkeypatch.setattr(module.Pace, "seconds", lambda *_: 0.0)
 
     def use(generations: Generations) -> list[Any]:
         futures = []
@@ -318,6 +322,7 @@ def test_tenants_share_long_steps_where_there_is_no_room_for_another_batch(
     log: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_SHARED_STEP", -1.0)
+    monkeypatch.setattr(module.Pace, "seconds", lambda *_: 0.0)
     count = 2 * MOST_BATCHES
 
     def use(generations: Generations) -> list[Any]:
