@@ -52,7 +52,9 @@ def attention(
 
         out, lse = forward(q, k, v, Tiles.unpacked(tables, sizes), extras)
         return out, lse, []
-    return dense.forward(q, k, v, Dense.unpacked(tables, sizes), extras, keeps, wants_lse)
+    out, lse, kept = dense.forward(q, k, v, Dense.unpacked(tables, sizes), extras, keeps, wants_lse)
+    # as the fake says, which compiled code goes by
+    return out.contiguous(), lse.contiguous(), [x.contiguous() for x in kept]
 
 
 @attention.register_fake
@@ -98,7 +100,7 @@ def attention_backward(
         made = backward(grad, q, k, v, out, lse, Tiles.unpacked(tables, sizes), extras)
     else:
         made = dense.backward(grad, q, k, v, out, kept, Dense.unpacked(tables, sizes), extras)
-    return [q.new_empty(0) if x is None else x for x in made]
+    return [q.new_empty(0) if x is None else x.contiguous() for x in made]
 
 
 @attention_backward.register_fake

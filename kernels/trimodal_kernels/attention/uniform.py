@@ -34,7 +34,9 @@ def forward(
     result = attend(part, keeps, wants_lse)
     lse_HT = part.q_BHQK.new_empty(0)
     if wants_lse and result.lse_BHQ is not None:
-        lse_HT = result.lse_BHQ.transpose(0, 1).flatten(1).contiguous()
+        # of a single token it would be the same memory as what is kept
+        lse_HT = result.lse_BHQ.transpose(0, 1).flatten(1)
+        lse_HT = lse_HT.clone(memory_format=torch.contiguous_format)
     out_THK = result.out_BHQK.transpose(1, 2).flatten(0, 1).to(q_THK.dtype)
     return out_THK, lse_HT, result.kept[-1:]
 

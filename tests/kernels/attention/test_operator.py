@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from trimodal.testing import assert_close
 from trimodal_kernels import packed_attention
@@ -31,6 +33,29 @@ def test_its_backward_keeps_its_promises(make: Make, way: str) -> None:
     given = (*case[:3], *case.extras, *case.segments.plan(way, 2), way)
     out, lse, kept = attention(*given, True, False)
     torch.library.opcheck(attention_backward, (torch.randn_like(out), *given, out, lse, kept))
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_code_finds_the_strides_that_it_was_told(
+    make: Make, table: str, dtype: torch.dtype, across: bool
+) -> None:
+    """Of which `opcheck` says nothing."""
+    case = make(table, dtype=dtype)
+    q, k, v = (x.transpose(0, 1).contiguous().transpose(0, 1) if across else x for x in case[:3])
+    given = (q, k, v, *case.extras, *case.segments.plan("cpu", 2), "cpu")
+    made = attention(*given, True, True)
+    graded = attention_backward(torch.randn_like(q), *given, *made)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        inputs = tree_map_only(torch.Tensor, mode.from_tensor, given)
+        told = attention(*inputs, True, True)
+        told_grads = attention_backward(mode.from_tensor(torch.randn_like(q)), *inputs, *told)
+    for real, fake in zip(
+        tree_leaves((made, graded)), tree_leaves((told, told_grads)), strict=True
+    ):
+        assert (real.shape, real.dtype) == (fake.shape, fake.dtype)
+        strides = zip(real.shape, real.stride(), fake.stride(), strict=True)
+        assert all(a == b for size, a, b in strides if size > 1)
 
 
 @pytest.mark.parametrize("way", ["auto", "triton"])
