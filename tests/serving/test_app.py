@@ -194,6 +194,13 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(3 * width)))
 
 
+def animated(container: str) -> bytes:
+    stream = io.BytesIO()
+    red, blue = (Image.new("RGB", (5, 4), colour) for colour in ("red", "blue"))
+    red.save(stream, container, save_all=True, append_images=[blue])
+    return stream.getvalue()
+
+
 def sound(samples: np.ndarray, rate: int = 16_000, subtype: str = "PCM_16") -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, samples, rate, format="WAV", subtype=subtype)
@@ -205,6 +212,8 @@ BAD_MEDIA: dict[str, tuple[str, bytes, str]] = {
     "truncated-jpeg": ("image", picture("JPEG")[:-200], "invalid_image"),
     "truncated-png": ("image", picture("PNG")[:-200], "invalid_image"),
     "gif": ("image", picture("GIF"), "invalid_image"),
+    "animated-png": ("image", animated("PNG"), "invalid_image"),
+    "animated-webp": ("image", animated("WEBP"), "invalid_image"),
     "svg": ("image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "invalid_image"),
     "wav-as-image": ("image", sound(ZEROS), "invalid_image"),
     "100-megapixels": ("image", png_header(10_000, 10_000), "image_too_large_pixels"),

@@ -32,8 +32,8 @@ def read(source: str | Path | bytes | Image.Image | np.ndarray, max_pixels: int)
     What is transparent lies on white. The array may be a view that must not be written to.
 
     Raises:
-        DataError: not a PNG, JPEG or WebP picture, a broken one, one of more than `max_pixels`, or
-            a PIL picture of 32-bit levels.
+        DataError: not a PNG, JPEG or WebP picture, a broken or animated one, one of more than
+            `max_pixels`, or a PIL picture of 32-bit levels.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
@@ -93,6 +93,11 @@ def _pixels(image: Image.Image, max_pixels: int) -> np.ndarray:
         raise _too_large(max_pixels)
     if image.width * image.height == 0:
         raise DataError("image has no pixels", code="invalid_image")
+    if (frames := _frames(image)) > 1:
+        raise DataError(
+            f"image is an animated picture of {frames} frames; only still ones are read",
+            code="invalid_image",
+        )
     if image.mode in ("I", "F"):
         raise DataError(
             f"image has 32-bit levels (mode {image.mode}); 8 and 16 bits are read",
@@ -106,6 +111,11 @@ def _pixels(image: Image.Image, max_pixels: int) -> np.ndarray:
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures that follow each other; a JPEG may carry a preview or a depth map of its own."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def _turned(image: Image.Image) -> Image.Image:

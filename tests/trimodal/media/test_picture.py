@@ -198,6 +198,33 @@ def test_what_is_no_picture_is_named(source: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def _several(container: str) -> bytes:
+    red, blue = (Image.new("RGB", (5, 4), colour) for colour in ("red", "blue"))
+    return _encode(red, container, save_all=True, append_images=[blue])
+
+
+@pytest.mark.parametrize("container", ["PNG", "WEBP", "GIF"])
+def test_an_animated_picture_is_no_picture(container: str) -> None:
+    whole = _several(container)
+    opened = Image.open(io.BytesIO(whole))
+    for source in (opened,) if container == "GIF" else (whole, opened):
+        with pytest.raises(DataError, match="an animated picture of 2 frames") as caught:
+            decode(source)
+        assert caught.value.code == "invalid_image"
+    assert decode(opened.copy()).shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize("container", ["PNG", "WEBP"])
+def test_one_frame_is_no_animation(container: str) -> None:
+    red = Image.new("RGB", (5, 4), "red")
+    assert decode(_encode(red, container, save_all=True)).shape == (4, 5, 3)
+
+
+def test_what_a_camera_puts_behind_a_jpeg_is_no_animation() -> None:
+    pixels = decode(_several("MPO"))
+    assert pixels[..., 0].min() > 200 > 60 > pixels[..., 2].max()
+
+
 @pytest.mark.parametrize("container", ["PNG", "JPEG", "WEBP"])
 def test_damaged_bytes_never_end_in_another_error(container: str) -> None:
     whole = np.frombuffer(_encode(Image.fromarray(_pixels(24, 24)), container), dtype=np.uint8)
