@@ -21,7 +21,7 @@ from trimodal_serving.decoders import Decoders, check_lengths, most_tokens
 from trimodal_serving.errors import rejected
 from trimodal_serving.generations import Told
 from trimodal_serving.inputs import Input
-from trimodal_serving.orders import Order, check_generates, unsupported
+from trimodal_serving.orders import Order, check_answers, check_generates, unsupported
 from trimodal_serving.scheduler import Scheduler, in_order
 
 if TYPE_CHECKING:  # slow to import; the model does so in its own thread
@@ -197,6 +197,7 @@ def _settings(order: Order, model: "TrimodalModel") -> "tuple[Request, Decoding,
     from trimodal.models.generation import check_room  # slow to import; the model has done so
 
     check_generates(order.to, model.config.generates, None)
+    check_answers(order, model.config.answers)
     request, decoding = order.settings()
     longest = max(MOST_NEW_TOKENS, model.architecture.max_text_tokens)
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, longest))

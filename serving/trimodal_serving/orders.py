@@ -89,6 +89,20 @@ def check_generates(to: Modality, generates: Sequence[str], param: str | None) -
         )
 
 
+def check_answers(order: Order, answers: bool | None) -> None:
+    """Return if the model was trained to answer what is asked, or if nobody wrote that down.
+
+    Raises:
+        ServingError: it was not; the message says what to ask for.
+    """
+    if order.answer and answers is False:
+        raise unsupported(
+            "this model was not trained to answer questions; `trimodal.task` `describe` has it say "
+            "what all parts show or say",
+            order.item.where,
+        )
+
+
 def language_of(text: str) -> str:
     """`zh` if a text has a Chinese character, else `en`."""
     return "zh" if _CHINESE.search(text) else "en"

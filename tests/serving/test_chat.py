@@ -333,3 +333,22 @@ def test_a_client_that_leaves_a_stream_ends_the_work(
             for _ in range(3):
                 client.post("/embeddings", json={"model": "tiny", "input": "red"})
     assert scripted.steps < 64
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_to_a_model_that_learnt_none_is_refused(
+    sdk: openai.OpenAI,
+    model: TrimodalModel,
+    png: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: bool,
+) -> None:
+    monkeypatch.setattr(model.config, "answers", False)
+    content = [said("red?"), seen(png)]
+    with pytest.raises(openai.BadRequestError, match="not trained to answer questions") as caught:
+        ask(sdk, content, stream=stream)
+    assert (caught.value.code, caught.value.param) == (
+        "unsupported_operation",
+        "messages[0].content",
+    )
+    assert ask(sdk, content, extra_body={"trimodal": {"task": "describe"}}).choices

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from trimodal.batch import Modality
@@ -9,6 +11,7 @@ from trimodal_serving.inputs import Input
 from trimodal_serving.orders import (
     MAX_SEED,
     Order,
+    check_answers,
     check_generates,
     language_of,
     take_decoding,
@@ -44,6 +47,16 @@ def test_a_model_says_what_it_generates() -> None:
     assert caught.value.code == "unsupported_operation"
     with pytest.raises(ServingError, match="it generates nothing"):
         check_generates(Modality.TEXT, (), None)
+
+
+def test_questions_are_for_models_that_learnt_them() -> None:
+    asked = Order(item=ITEM, to=Modality.TEXT, answer=True)
+    for answers in (None, True):
+        check_answers(asked, answers)
+    check_answers(replace(asked, answer=False), False)
+    with pytest.raises(ServingError, match="`describe` has it say") as caught:
+        check_answers(asked, False)
+    assert (caught.value.code, caught.value.param) == ("unsupported_operation", "prompt")
 
 
 def test_languages() -> None:

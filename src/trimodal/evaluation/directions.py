@@ -37,12 +37,15 @@ class Direction:
         return f"{source}->{self.target}" + (f"[{self.lang}]" if self.lang else "")
 
 
-def directions_of(rows: Sequence[Row], targets: Sequence[str]) -> list[Direction]:
+def directions_of(
+    rows: Sequence[Row], targets: Sequence[str], *, answers: bool | None = None
+) -> list[Direction]:
     """The directions that the rows can be asked for and scored in.
 
     Args:
         rows: of the manifest.
         targets: what the model generates, of `image`, `text` and `speech`.
+        answers: whether it was trained on questions, if that is known.
     """
     languages = languages_of(rows)
     spoken: list[str | None] = [*sorted({r.speech_lang for r in rows if r.speech_lang})]
@@ -59,7 +62,7 @@ def directions_of(rows: Sequence[Row], targets: Sequence[str]) -> list[Direction
             found += [Direction("text", "text", b, a) for a, b in pairs]
         if "speech" in targets:
             found += [Direction(source, "speech", lang) for lang in spoken or [None]]
-    if "text" in targets and any(row.answer for row in rows):
+    if "text" in targets and answers is not False and any(row.answer for row in rows):
         found += [Direction(f"image+{question}", "answer") for question in ("text", "speech")]
     return found
 
@@ -79,7 +82,8 @@ def generate_directions(
     """
     from trimodal.models.generation import Request, default_decoding
 
-    for direction in directions_of(rows, model.config.generates):
+    config = model.config
+    for direction in directions_of(rows, config.generates, answers=config.answers):
         chosen = [row for row in rows if fits(row, direction)]
         if not chosen:
             continue

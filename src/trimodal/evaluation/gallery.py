@@ -80,7 +80,8 @@ def make_examples(
         DataError: `FILE:LINE: cause`, a medium cannot be used.
     """
     ways: dict[tuple[str, str], list[Direction]] = {}
-    for direction in directions_of(rows, model.config.generates):
+    config = model.config
+    for direction in directions_of(rows, config.generates, answers=config.answers):
         ways.setdefault((direction.source, direction.target), []).append(direction)
     chosen = {way: _conditions(rows, directions) for way, directions in ways.items()}
     album, found = _Shown(model, rows), []

@@ -340,14 +340,18 @@ def check_room(model: "TrimodalModel", request: Request, decoding: Decoding) -> 
     """Ids of an output at most.
 
     Raises:
-        ConfigError: the model was not trained to generate that, lacks the tokenizer, or writes
-            no text of so many pieces.
+        ConfigError: the model was not trained to generate that or to answer questions, lacks the
+            tokenizer, or writes no text of so many pieces.
         DataError: a picture of that size cannot be made of codes.
     """
     if request.to.data_name not in model.config.generates:
         learnt = ", ".join(model.config.generates) or "nothing"
         raise ConfigError(
             f"this model was not trained to generate {request.to.data_name}; it generates {learnt}"
+        )
+    if request.answer and model.config.answers is False:
+        raise ConfigError(
+            "this model was not trained to answer questions; without `answer` it describes media"
         )
     if request.to is Modality.TEXT:
         longest = max(Decoding.max_tokens, model.architecture.max_text_tokens)

@@ -82,6 +82,8 @@ def _read_config(folder: Path) -> TrimodalConfig:
     generates = tree.get("generates", [])
     if not isinstance(generates, list) or not all(name in names for name in generates):
         raise StorageError(f"{path}: generates must be a list of any of {', '.join(names)}")
+    if not isinstance(tree.get("answers"), bool | None):
+        raise StorageError(f"{path}: answers must be true or false")
     with _refusals(path):
         return TrimodalConfig.from_pretrained(folder, local_files_only=True)
 

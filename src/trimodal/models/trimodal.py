@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from trimodal.batch import (
@@ -32,6 +32,7 @@ from trimodal.batch import (
 )
 from trimodal.config import ModelConfig
 from trimodal.errors import DataError, StorageError
+from trimodal.models.configuration import TrimodalConfig
 from trimodal.models.decoding import Decoding
 from trimodal.models.encoder import Encoder
 from trimodal.models.frontends import ConvFrontend, PatchFrontend, PieceFrontend
@@ -45,7 +46,7 @@ from trimodal.models.stem import ConvolutionalStem
 from trimodal.processors import TrimodalProcessor
 from trimodal.processors.speech import SpeechSource
 from trimodal.processors.vision import ImageSource
-from trimodal.schema import parse, to_dict
+from trimodal.schema import parse
 from trimodal.views import pack_views
 from trimodal.vocabulary import Vocabulary
 from trimodal_kernels import Scores, segment_mean
@@ -54,27 +55,6 @@ FUSED = len(Modality)
 """The slot of `TrimodalOutput.z_NSE` after those of the modalities."""
 MAX_SCALE = 100.0
 """Ceiling of the logit scale (Radford et al., 2021)."""
-
-
-class TrimodalConfig(PreTrainedConfig):
-    """The architecture as Hugging Face stores it; `architecture` is the checked form."""
-
-    model_type = "trimodal"
-
-    def __init__(
-        self,
-        architecture: Mapping[str, Any] | None = None,
-        class_labels: Sequence[str] = (),
-        class_inputs: Sequence[str] = ("image", "text", "speech"),
-        generates: Sequence[str] = (),
-        **kwargs: Any,
-    ) -> None:
-        parsed = parse(ModelConfig, architecture or {}, "architecture")
-        self.architecture = to_dict(parsed)
-        self.class_labels = list(class_labels)
-        self.class_inputs = list(class_inputs)
-        self.generates = list(generates)
-        super().__init__(**kwargs)
 
 
 @dataclass

@@ -67,7 +67,10 @@ def data_fingerprint(config: RunConfig, processor: TrimodalProcessor) -> str:
 
 
 def new_model(
-    config: RunConfig, processor: TrimodalProcessor, saved: Mapping[str, Any] | None = None
+    config: RunConfig,
+    processor: TrimodalProcessor,
+    saved: Mapping[str, Any] | None = None,
+    dataset: RowDataset | None = None,
 ) -> TrimodalModel:
     """A new model, or the weights that `training` names; what is frozen takes no gradients.
 
@@ -76,6 +79,8 @@ def new_model(
         processor: the model's own.
         saved: the state of a checkpoint that its weights will be filled from, so that neither
             `init_from` nor `start_from` is read; None for a run that begins.
+        dataset: what it is trained on, which says whether it learns to answer questions; None
+            leaves that to `saved`.
 
     Raises:
         ConfigError: the weights that are named do not fit, or nothing is left to train.
@@ -97,6 +102,8 @@ def new_model(
     lock(model, config.training)
     model.processor = processor
     model.config.generates = list(config.objectives.generates)
+    known = (saved or {}).get("answers")
+    model.config.answers = known if dataset is None else _learns_answers(config, dataset)
     return model
 
 
@@ -114,6 +121,14 @@ def set_up_blocks(model: TrimodalModel, config: TrainingConfig) -> None:
         elif isinstance(module, Block) and config.compile:
             # the number of tokens differs from batch to batch
             module.compile(dynamic=True)
+
+
+def _learns_answers(config: RunConfig, dataset: RowDataset) -> bool:
+    """Whether the model of a run is shown questions with their answers."""
+    causal = config.objectives.causal
+    if causal is None or not (causal.weight and causal.rate and causal.answers):
+        return False
+    return any(row.question is not None and row.answer is not None for row in dataset.rows)
 
 
 def _check_start(model: TrimodalModel, config: RunConfig, processor: TrimodalProcessor) -> None:

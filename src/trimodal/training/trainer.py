@@ -142,7 +142,7 @@ class Trainer:
         if checkpoint is not None and "guard" in checkpoint.state:
             self.guard.restore(checkpoint.state["guard"])
         set_seed(config.seed)
-        model = new_model(config, processor, checkpoint.state if checkpoint else None)
+        model = new_model(config, processor, checkpoint and checkpoint.state, dataset)
         set_up_blocks(model, config.training)
         self.model = prepare(accelerator, model)
         self.bare: TrimodalModel = accelerator.unwrap_model(self.model)
@@ -390,6 +390,7 @@ class Trainer:
                 "skipped": self.skipped,
                 "guard": self.guard.state(),
                 "classes": classes(self.bare),
+                "answers": self.bare.config.answers,
             }
             self.saver.save(self.step, tensors, state)
 

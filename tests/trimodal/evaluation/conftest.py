@@ -45,7 +45,9 @@ class Oracle:
     processor: TrimodalProcessor | None
     class_labels: tuple[str, ...] = ()
     config: Any = field(
-        default_factory=lambda: SimpleNamespace(class_inputs=["image", "speech"], generates=[])
+        default_factory=lambda: SimpleNamespace(
+            class_inputs=["image", "speech"], generates=[], answers=None
+        )
     )
     answer: Callable[[Modality, int], int] = lambda _, colour: colour
     batches: list[int] = field(default_factory=list)

@@ -52,6 +52,9 @@ def test_questions_are_asked_in_writing_and_in_speech() -> None:
     assert {n for n in names([asked]) if "answer" in n} == {
         "image+text->answer", "image+speech->answer"
     }  # fmt: skip
+    assert directions_of([asked], ALL, answers=True) == directions_of([asked], ALL)
+    silent = directions_of([asked], ALL, answers=False)
+    assert not [one for one in silent if one.target == "answer"]
 
 
 def test_every_direction_has_an_output_for_each_row_that_fits(

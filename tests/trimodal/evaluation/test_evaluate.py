@@ -232,7 +232,7 @@ def test_the_head_of_a_real_model_is_scored(corpus: Path) -> None:
 
 def test_a_head_for_other_labels_is_no_error(oracle: Any, corpus: Path) -> None:
     oracle.class_labels = ("cat", "dog")
-    oracle.config = SimpleNamespace(class_inputs=["image"], generates=[])
+    oracle.config = SimpleNamespace(class_inputs=["image"], generates=[], answers=None)
     found = evaluate(oracle, corpus)["classification"]
     assert found == {
         "inputs": ["image"],

@@ -297,6 +297,17 @@ def test_a_model_generates_what_it_was_trained_to(model: TrimodalModel) -> None:
         model.generate(text=["red"], to="text")
 
 
+def test_a_model_answers_if_it_was_trained_to_or_nobody_wrote_it_down(model: TrimodalModel) -> None:
+    asked: dict[str, Any] = {"text": ["red?"], "to": "text", "answer": True, "decoding": SHORT}
+    expected = model.generate(**asked)
+    model.config.answers = True
+    assert model.generate(**asked) == expected
+    model.config.answers = False
+    with pytest.raises(ConfigError, match="not trained to answer questions"):
+        model.generate(**asked)
+    assert model.generate(**{**asked, "answer": False})
+
+
 def test_a_missing_tokenizer_is_named(model: TrimodalModel) -> None:
     config, proto = tiny_model_config(), tiny_tokenizer()
     model.processor = TrimodalProcessor(config, proto)

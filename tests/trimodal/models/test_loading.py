@@ -62,6 +62,8 @@ BAD = "config.json holds a value that cannot be used: "
         ("class_labels", None, "class_labels must be a list of strings"),
         ("class_inputs", 5, "class_inputs must be a list of any of image, text, speech"),
         ("class_inputs", ["smell"], "class_inputs must be a list of any of image, text, speech"),
+        ("answers", "yes", "answers must be true or false"),
+        ("answers", 0, "answers must be true or false"),
         ("id2label", 5, BAD),
         ("dtype", "foo", BAD),
         ("attn_implementation", "zzz", BAD),

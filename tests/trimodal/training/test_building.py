@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from accelerate import Accelerator
 from trimodal.config import RunConfig
 from trimodal.data.shards import import_manifest
 from trimodal.errors import DataError
-from trimodal.models import TrimodalModel
+from trimodal.models import TrimodalModel, load
 from trimodal.models.layers import Block
 from trimodal.testing import assert_close
 from trimodal.training.building import (
@@ -118,3 +119,26 @@ def test_a_new_model_says_what_it_generates(everything: RunConfig) -> None:
     assert isinstance(model, TrimodalModel)
     assert model.config.generates == ["image", "speech", "text"]
     assert model.processor is not None
+
+
+def test_a_model_says_whether_it_learnt_to_answer(everything: RunConfig, tmp_path: Path) -> None:
+    def answers(run: RunConfig, saved: dict[str, Any] | None = None) -> bool | None:
+        processor = build_processor(run)
+        model = new_model(run, processor, saved, build_dataset(run, processor))
+        model.save_pretrained(tmp_path / "model")
+        told = load(tmp_path / "model").config.answers
+        assert new_model(run, processor, {"answers": told}).config.answers == told
+        return told
+
+    assert answers(everything) is True
+    assert answers(everything, {}) is True
+    causal = everything.objectives.causal
+    assert causal is not None
+    objectives = replace(everything.objectives, causal=replace(causal, answers=0.0))
+    assert answers(replace(everything, objectives=objectives)) is False
+    path = Path(everything.data.train[0])
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bare = [{key: row[key] for key in row if key not in ("question", "answer")} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in bare), encoding="utf-8")
+    assert answers(everything) is False
+    assert new_model(everything, build_processor(everything), {}).config.answers is None
