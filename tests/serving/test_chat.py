@@ -10,7 +10,6 @@ import numpy as np
 import openai
 import pytest
 import soundfile
-from PIL import Image
 
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
@@ -106,35 +105,6 @@ def test_every_task_gives_the_text_of_the_model(
         assert reason in ("stop", "length")
 
 
-def test_usage_and_the_reason_to_end(sdk: openai.OpenAI, png: bytes) -> None:
-    answer = ask(sdk, [said("red?"), seen(png)], max_tokens=3)
-    usage = answer.usage
-    assert (usage.completion_tokens, answer.choices[0].finish_reason) == (3, "length")
-    assert usage.total_tokens == usage.prompt_tokens + 3
-    details = usage.prompt_tokens_details.model_dump()
-    assert usage.prompt_tokens == details["text_tokens"] + details["image_tokens"]
-    options = {"include_usage": True}
-    *chunks, last = ask(
-        sdk, [said("red?"), seen(png)], max_tokens=3, stream=True, stream_options=options
-    )
-    assert last.choices == []
-    assert last.usage == usage
-    assert {chunk.usage for chunk in chunks} == {None}
-    assert len({chunk.id for chunk in [*chunks, last]}) == 1
-
-
-def test_draws_are_those_of_the_seed(sdk: openai.OpenAI, model: TrimodalModel) -> None:
-    options: dict[str, Any] = {"temperature": 1.5, "top_p": 0.9}
-    decoding = Decoding(max_tokens=SHORT, **options)
-    texts = [
-        ask(sdk, "red", seed=seed, **options, extra_body={"trimodal": {"lang": "en"}})
-        for seed in (7, 8, 7)
-    ]
-    expected = model.generate(text=["red"] * 2, to="text", lang="en", seed=7, decoding=decoding)
-    found = [answer.choices[0].message.content for answer in texts]
-    assert found == [*expected, expected[0]]
-
-
 def test_guidance_reaches_the_model(sdk: openai.OpenAI, model: TrimodalModel) -> None:
     decoding = Decoding(temperature=0.0, max_tokens=SHORT, guidance=3.0)
     answer = ask(sdk, "red", extra_body={"trimodal": {"guidance": 3, "lang": "en"}})
@@ -167,18 +137,6 @@ def test_an_answer_that_is_speech(
     wav = io.BytesIO()
     soundfile.write(wav, expected, model.sample_rate, format="WAV", subtype="PCM_16")
     assert message.audio.transcript == model.generate(speech=[wav.getvalue()], to="text")[0]
-
-
-def test_an_answer_that_is_a_picture(
-    sdk: openai.OpenAI, model: TrimodalModel, wav: bytes, png: bytes
-) -> None:
-    content = [heard(wav), seen(png), said("red")]
-    message = ask(sdk, content, modalities=["text", "image"], seed=4).choices[0].message
-    (part,) = message.content
-    assert message.images == message.content
-    data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
-    expected = model.generate(speech=[wav], image=[png], text=["red"], to="image", seed=4)[0]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
 
 
 def user(content: Any) -> dict[str, Any]:

@@ -19,24 +19,6 @@ def drawn(sdk: openai.OpenAI, **fields: Any) -> tuple[Any, list[Image.Image]]:
     return answer, [Image.open(io.BytesIO(file)) for file in files]
 
 
-@pytest.mark.parametrize("form", [None, "png", "webp", "jpeg"])
-def test_pictures_are_the_model_s(sdk: openai.OpenAI, model: TrimodalModel, form: Any) -> None:
-    fields = {"output_format": form} if form else {}
-    answer, pictures = drawn(sdk, n=3, extra_body={"seed": 5}, **fields)
-    expected = model.generate(text=["a red square"] * 3, to="image", seed=5)
-    assert answer.output_format == (form or "png")
-    assert {picture.format for picture in pictures} == {(form or "png").upper()}
-    assert answer.size == "16x12"
-    for picture, one in zip(pictures, expected, strict=True):
-        assert picture.size == (16, 12)
-        if form != "jpeg":
-            assert np.array_equal(np.asarray(picture), one)
-    usage = answer.usage
-    assert usage.input_tokens == usage.input_tokens_details.text_tokens > 0
-    assert usage.output_tokens == 3 * 12
-    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
-
-
 def test_size_and_options_reach_the_model(sdk: openai.OpenAI, model: TrimodalModel) -> None:
     options = {"steps": 2, "guidance": 1.0, "temperature": 0.0, "choice_temperature": 0.0}
     options |= {"schedule": "linear"}
@@ -79,24 +61,6 @@ def test_a_bad_request_is_named(
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
     if fields.get("size") == "10x8":
         assert "multiples of 4" in error["message"]
-
-
-@pytest.mark.parametrize("partial", [0, 1, 3])
-def test_a_stream_has_each_picture_in_order(sdk: openai.OpenAI, partial: int) -> None:
-    body = {"seed": 5}
-    with sdk.images.generate(
-        model="tiny", prompt="red", n=2, stream=True, partial_images=partial, extra_body=body
-    ) as events:
-        found: list[Any] = list(events)
-    done = [event for event in found if event.type == "image_generation.completed"]
-    assert [event.usage.output_tokens for event in done] == [12, 12]
-    whole, _ = drawn(sdk, prompt="red", n=2, extra_body=body)
-    assert [event.b64_json for event in done] == [one.b64_json for one in whole.data or []]
-    assert {event.size for event in found} == {"16x12"}
-    kinds = ["image_generation.partial_image"] * partial + ["image_generation.completed"]
-    assert [event.type for event in found] == 2 * kinds
-    indices = [event.partial_image_index for event in found if "partial" in event.type]
-    assert indices == 2 * list(range(partial))
 
 
 def test_what_is_shown_comes_to_the_picture(sdk: openai.OpenAI) -> None:

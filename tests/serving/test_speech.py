@@ -1,41 +1,21 @@
 import base64
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import openai
 import pytest
-import soundfile
 
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
-from trimodal.testing import assert_close
 from trimodal_serving.engine import Engine
 from trimodal_serving.sounds import FORMATS, GROWING
 
 
 def spoken(sdk: openai.OpenAI, text: str, **fields: Any) -> Any:
     return sdk.audio.speech.create(model="tiny", input=text, voice="default", **fields)
-
-
-@pytest.mark.parametrize(
-    ("text", "extension", "lang"),
-    [("a red square", {}, "en"), ("红色的方块", {}, "zh"), ("red", {"lang": "zh"}, "zh")],
-)
-def test_speech_is_the_model_s(
-    sdk: openai.OpenAI, model: TrimodalModel, text: str, extension: dict[str, str], lang: str
-) -> None:
-    body = {"seed": 6, "trimodal": extension}
-    answer = spoken(sdk, text, response_format="wav", extra_body=body)
-    samples, rate = soundfile.read(io.BytesIO(answer.content), dtype="float32")
-    expected = np.asarray(model.generate(text=[text], to="speech", lang=lang, seed=6)[0])
-    assert rate == model.sample_rate
-    assert samples.shape == expected.shape
-    assert_close(samples, expected, "served-speech")
 
 
 def test_options_reach_the_model(sdk: openai.OpenAI, model: TrimodalModel) -> None:

@@ -19,18 +19,6 @@ def heard(sdk: openai.OpenAI, wav: bytes, **fields: Any) -> Any:
     return sdk.audio.transcriptions.create(model="tiny", file=("a.wav", wav), **fields)
 
 
-def test_transcriptions_are_the_model_s(
-    sdk: openai.OpenAI, texts: dict[Any, str], wav: bytes
-) -> None:
-    answer = heard(sdk, wav)
-    assert answer.text == texts[None]
-    usage = answer.usage
-    assert usage.input_tokens == usage.input_token_details.audio_tokens > 0
-    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
-    assert heard(sdk, wav, language="zh", response_format="json").text == texts["zh"]
-    assert heard(sdk, wav, language="en", response_format="text") == texts["en"] + "\n"
-
-
 def test_verbose_answers_have_the_duration(
     sdk: openai.OpenAI, texts: dict[Any, str], wav: bytes
 ) -> None:
@@ -39,25 +27,9 @@ def test_verbose_answers_have_the_duration(
     assert abs(answer.duration - 0.5) < 0.1
 
 
-def test_a_streamed_transcription(sdk: openai.OpenAI, texts: dict[Any, str], wav: bytes) -> None:
-    *deltas, done = heard(sdk, wav, stream=True)
-    assert {event.type for event in deltas} == {"transcript.text.delta"}
-    assert "".join(event.delta for event in deltas) == done.text == texts[None]
-    assert done.type == "transcript.text.done"
-    assert done.usage.output_tokens > 0
-
-
 def test_draws_at_a_temperature(sdk: openai.OpenAI, model: TrimodalModel, wav: bytes) -> None:
     drawn = model.generate(speech=[wav], to="text", seed=3, decoding=Decoding(temperature=1.5))
     assert heard(sdk, wav, temperature=1.5, extra_body={"seed": 3}).text == drawn[0]
-
-
-@pytest.mark.filterwarnings("ignore:deprecated")
-def test_translations_are_english(sdk: openai.OpenAI, texts: dict[Any, str], wav: bytes) -> None:
-    translate = sdk.audio.translations.create
-    assert translate(model="tiny", file=("a.wav", wav)).text == texts["en"]
-    verbose: Any = translate(model="tiny", file=("a.wav", wav), response_format="verbose_json")
-    assert (verbose.text, verbose.language) == (texts["en"], "english")
 
 
 @pytest.mark.parametrize(
