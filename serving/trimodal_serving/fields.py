@@ -78,6 +78,11 @@ def shown(key: str) -> str:
     return f"a field `{key}`" if plain else "a field with an unusual name"
 
 
+def blank(text: str) -> str:
+    """What is wrong with a string that has nothing to be seen in it, as the end of a sentence."""
+    return "holds nothing but white space" if text else "is empty"
+
+
 class Fields:
     """An object whose fields are taken one by one; what is left in the end is unknown.
 
@@ -128,7 +133,7 @@ class Fields:
         if not isinstance(value, str):
             raise self.refusal(key, "invalid_type", "must be a string")
         if not value.strip():
-            raise self.refusal(key, "empty_input", "is empty")
+            raise self.refusal(key, "empty_input", blank(value))
         if most is not None and len(value) > most:
             raise self.refusal(
                 key,

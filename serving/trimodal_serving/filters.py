@@ -72,13 +72,20 @@ class Joined:
 Condition = Compared | Among | Exists | Not | Joined
 
 
-def check_value(value: Any, kind: str) -> bool:
-    """Whether a value is of one of `TYPES`, and can be kept and compared."""
+def fault(value: Any, kind: str) -> str | None:
+    """Why a value is none of one of `TYPES` that can be kept and compared, if it is not.
+
+    It continues a sentence that begins with the name of the value.
+    """
     if type(value) not in TYPES[kind]:
-        return False
+        return f"must be {'an' if kind == 'integer' else 'a'} {kind}"
     if isinstance(value, str):
-        return len(value) <= MAX_TEXT and is_plain(value)
-    return isinstance(value, bool) or -(2**63) <= value < 2**63
+        if len(value) > MAX_TEXT:
+            return f"has {len(value)} characters, the limit is {MAX_TEXT}"
+        return None if is_plain(value) else "must be Unicode without NUL"
+    if isinstance(value, bool) or -(2**63) <= value < 2**63:
+        return None
+    return "must be at least -2^63 and less than 2^63"
 
 
 def is_plain(text: str) -> bool:
@@ -164,8 +171,8 @@ class _Parser:
 
     def _value(self, field: str, value: Any, where: str) -> Scalar:
         kind = self._fields[field]
-        if not check_value(value, kind):
-            raise _bad(where, f"must be of the type {kind}, as the field is")
+        if (problem := fault(value, kind)) is not None:
+            raise _bad(where, problem)
         return float(value) if kind == "number" else value
 
     def _count(self, where: str) -> None:

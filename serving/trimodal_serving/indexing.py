@@ -19,12 +19,11 @@ from trimodal_serving.errors import ServingError
 from trimodal_serving.fields import Fields
 from trimodal_serving.filters import (
     BUILT_IN,
-    MAX_TEXT,
     TYPES,
     Among,
     Condition,
     Scalar,
-    check_value,
+    fault,
     is_plain,
     parse_filter,
 )
@@ -302,18 +301,24 @@ def unit_vector(value: Any, dimensions: int, where: str) -> np.ndarray:
         ServingError: it is none, or has another length.
     """
     right = isinstance(value, list) and len(value) == dimensions
-    if right and all(type(one) in (int, float) and abs(one) < LARGEST for one in value):
-        vector = np.array(value, np.float64)
-        norm = float(np.linalg.norm(vector))
-        if 0 < norm < float("inf"):
-            return (vector / norm).astype(np.float32)
-    message = f"`{where}` must be a list of {dimensions} numbers that are not all 0"
-    raise ServingError(400, "invalid_vector", message, param=where)
+    if not right or not all(type(one) in (int, float) for one in value):
+        problem = f"must be a list of {dimensions} numbers"
+    elif not any(value):
+        problem = "must have a number that is not 0"
+    else:
+        problem = "has numbers that are too large or too small to compute a norm of"
+        if all(abs(one) < LARGEST for one in value):
+            vector = np.array(value, np.float64)
+            with np.errstate(over="ignore"):
+                norm = float(np.linalg.norm(vector))
+            if 0 < norm < float("inf"):
+                return (vector / norm).astype(np.float32)
+    raise ServingError(400, "invalid_vector", f"`{where}` {problem}", param=where)
 
 
 def _id(value: Any, where: str) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID or not is_plain(value):
-        message = f"`{where}` must be a string of 1 to {MAX_ID} characters"
+        message = f"`{where}` must be a string of 1 to {MAX_ID} characters, Unicode without NUL"
         raise ServingError(400, "invalid_id", message, param=where)
     return value
 
@@ -324,9 +329,8 @@ def _metadata(fields: Fields, kinds: Mapping[str, str]) -> dict[str, Scalar]:
         value = fields.take(name)
         if value is None:
             continue
-        if not check_value(value, kind):
-            limit = f" of at most {MAX_TEXT} characters" if kind == "string" else ""
-            raise fields.refusal(name, "invalid_metadata", f"must be a {kind}{limit}")
+        if (problem := fault(value, kind)) is not None:
+            raise fields.refusal(name, "invalid_metadata", problem)
         metadata[name] = float(value) if kind == "number" else value
     fields.end()
     return metadata

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import ServingError
-from trimodal_serving.fields import shown
+from trimodal_serving.fields import blank, shown
 from trimodal_serving.media import EncodedMedium, LinkedMedium, RawMedium, TokenIds
 
 MAX_INPUTS = 2048
@@ -160,7 +160,11 @@ def _media(item: Any, reading: Reading) -> dict[Modality, Source]:
         kind = Modality.TEXT if modality is None else modality
         return {kind: _source(item, kind)}
     if not isinstance(item, dict):
-        raise ServingError(400, "invalid_type", "an input must be a string or an object")
+        if reading.token_ids and item == []:
+            raise ServingError(400, "empty_input", "an input is an empty list")
+        known = "a string, an object or a list of whole numbers"
+        known = known if reading.token_ids else "a string or an object"
+        raise ServingError(400, "invalid_type", f"an input must be {known}")
     if modality is not None:
         raise ServingError(
             400,
@@ -202,7 +206,7 @@ def _source(value: Any, modality: Modality) -> Source:
     if not isinstance(value, str):
         raise ServingError(400, "invalid_type", "text and media must be strings")
     if not value.strip():
-        raise ServingError(400, "empty_input", "an input is empty")
+        raise ServingError(400, "empty_input", f"an input {blank(value)}")
     if modality is Modality.TEXT:
         return value
     return LinkedMedium.parse(value, modality) or EncodedMedium.parse(value, modality)

@@ -93,3 +93,9 @@ def test_neutral_values_pass() -> None:
     fields.neutral("", n=(1,), tools=([],), response_format=({"type": "text"},), stop=())
     fields.pass_over("user", "metadata")
     fields.end()
+
+
+def test_white_space_is_not_called_empty() -> None:
+    for text, problem in (("", "`a` is empty"), (" \n", "`a` holds nothing but white space")):
+        with pytest.raises(ServingError, match=problem):
+            Fields({"a": text}).text("a")

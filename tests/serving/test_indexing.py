@@ -156,6 +156,33 @@ def test_a_bad_item_is_named_and_nothing_is_put(
 
 
 @pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"metadata": {"year": "1"}}, "`items[0].metadata.year` must be an integer"),
+        (
+            {"metadata": {"year": 2**70}},
+            "`items[0].metadata.year` must be at least -2^63 and less than 2^63",
+        ),
+        ({"vector": [1.0]}, "`items[0].vector` must be a list of 16 numbers"),
+        ({"vector": [0] * 16}, "`items[0].vector` must have a number that is not 0"),
+        *(
+            (
+                {"vector": [number] * 16},
+                "`items[0].vector` has numbers that are too large or too small to compute a norm "
+                "of",
+            )
+            for number in (1e300, 1e200, 1e-200, 10**400)
+        ),
+    ],
+)
+def test_what_is_said_of_an_item_is_true(
+    client: httpx.Client, name: str, item: dict[str, Any], message: str
+) -> None:
+    given = {"id": "a", "vector": [1] * 16} | item
+    assert put(client, name, given).json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
     ("tree", "status", "code", "param"),
     [
         ({}, 400, "missing_field", "name"),

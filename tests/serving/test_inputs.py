@@ -184,3 +184,23 @@ def test_other_conversations_are_refused(value: Any, code: str) -> None:
     with pytest.raises(ServingError) as caught:
         parse_inputs(value, Reading(name="messages", chat=True))
     assert (caught.value.code, caught.value.param) == (code, "messages[0]")
+
+
+@pytest.mark.parametrize(
+    ("value", "reading", "message"),
+    [
+        ([""], Reading(), "an input is empty"),
+        (["a", "  "], Reading(), "an input holds nothing but white space"),
+        ([[]], Reading(), "an input must be a string or an object"),
+        ([[]], Reading(token_ids=True), "an input is an empty list"),
+        (
+            [["a"]],
+            Reading(token_ids=True),
+            "an input must be a string, an object or a list of whole numbers",
+        ),
+    ],
+)
+def test_what_is_said_is_true(value: Any, reading: Reading, message: str) -> None:
+    with pytest.raises(ServingError) as caught:
+        parse_inputs(value, reading)
+    assert caught.value.message == message

@@ -52,7 +52,10 @@ def read(
         )
     # also false where one is not a number; the square of a louder one leaves fp32
     if not (samples.min() > -LOUDEST and samples.max() < LOUDEST):
-        raise DataError("speech has samples that are not finite numbers", code="invalid_audio")
+        raise DataError(
+            f"speech has samples that are not finite, or not below {LOUDEST:g}",
+            code="invalid_audio",
+        )
     return samples, rate
 
 
