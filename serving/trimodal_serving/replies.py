@@ -16,6 +16,9 @@ from trimodal_serving.vectors import LABELS
 if TYPE_CHECKING:
     from trimodal_serving.service import Service
 
+HEAD_SECONDS = 5.0
+"""Without a first event, after which the head of a stream is sent nevertheless; whatever fails
+later has no status of its own any more."""
 PING_SECONDS = 15.0
 """Of silence in a stream, after which a comment keeps the connection open."""
 
@@ -48,12 +51,21 @@ def rendered(tree: Any, status: int = 200) -> Reply:
 
 
 async def streamed(events: Events) -> Reply:
-    """Server-sent events, once the first is there.
+    """Server-sent events, once the first is there, or has not come for a while.
 
     Raises:
-        ServingError: what went wrong before it; what does later is raised by the body.
+        ServingError: what went wrong until then; what does later is raised by the body.
     """
-    return Reply(_sent(await _first(events), events), EVENTS)
+    first = asyncio.ensure_future(anext(events))
+    try:
+        await asyncio.wait({first}, timeout=HEAD_SECONDS)
+    except asyncio.CancelledError:
+        first.cancel()
+        await asyncio.wait({first})
+        raise
+    if first.done():
+        _first(first)
+    return Reply(_sent(first, events), EVENTS)
 
 
 async def poured(pieces: AsyncIterator[bytes], media_type: str) -> Reply:
@@ -63,14 +75,11 @@ async def poured(pieces: AsyncIterator[bytes], media_type: str) -> Reply:
         ServingError: what went wrong before it; what does later is raised by the body, and no word
             of it can be said to the client.
     """
-    return Reply(_joined(await _first(pieces), pieces), media_type)
-
-
-async def _first(stream: AsyncIterator[T]) -> T:
     try:
-        return await anext(stream)
+        first = await anext(pieces)
     except StopAsyncIteration:
         raise internal() from None
+    return Reply(_joined(first, pieces), media_type)
 
 
 async def _joined(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -79,10 +88,21 @@ async def _joined(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[b
         yield piece
 
 
-async def _sent(first: dict[str, Any], events: Events) -> AsyncIterator[bytes]:
-    yield event(first)
-    pending: asyncio.Future[dict[str, Any]] | None = None
+def _first(done: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
     try:
+        return done.result()
+    except StopAsyncIteration:
+        raise internal() from None
+
+
+async def _sent(first: asyncio.Future[dict[str, Any]], events: Events) -> AsyncIterator[bytes]:
+    pending: asyncio.Future[dict[str, Any]] | None = first
+    try:
+        while not first.done():
+            yield b": ping\n\n"
+            await asyncio.wait({first}, timeout=PING_SECONDS)
+        pending = None
+        yield event(_first(first))
         while True:
             pending = pending or asyncio.ensure_future(anext(events))
             await asyncio.wait({pending}, timeout=PING_SECONDS)

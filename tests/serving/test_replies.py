@@ -65,6 +65,84 @@ def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [chunk for chunk in sent if chunk.startswith(b"data")][1] == b'data: {"b": 2}\n\n'
 
 
+class Slow:
+    """Events of which the first waits until it is let go, and what became of them."""
+
+    def __init__(self, *items: dict[str, Any] | Exception) -> None:
+        self._items = items
+        self.go = asyncio.Event()
+        self.ended = False
+
+    async def events(self) -> AsyncIterator[Any]:
+        try:
+            await self.go.wait()
+            async for item in events(*self._items):
+                yield item
+        finally:
+            self.ended = True
+
+
+async def after_a_ping(*items: dict[str, Any] | Exception) -> list[bytes]:
+    """What is sent once the head and a comment are, before there is any event."""
+    slow = Slow(*items)
+    reply = await streamed(slow.events())
+    assert reply.status == 200
+    assert not isinstance(reply.body, bytes)
+    assert await anext(reply.body) == b": ping\n\n"
+    slow.go.set()
+    return [chunk async for chunk in reply.body if chunk != b": ping\n\n"]
+
+
+def test_the_head_does_not_wait_for_a_slow_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.001)
+    sent = asyncio.run(after_a_ping({"a": 1}, {"b": 2}))
+    assert sent == [b'data: {"a": 1}\n\n', b'data: {"b": 2}\n\n', b"data: [DONE]\n\n"]
+    with pytest.raises(ServingError, match="late"):
+        asyncio.run(after_a_ping(ServingError(503, "worker_restarting", "late")))
+    with pytest.raises(ServingError, match="failed"):
+        asyncio.run(after_a_ping())
+
+
+def test_comments_go_on_until_the_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEAD_SECONDS", "PING_SECONDS"):
+        monkeypatch.setattr(module, name, 0.001)
+
+    async def main() -> None:
+        reply = await streamed(Slow({"a": 1}).events())
+        assert not isinstance(reply.body, bytes)
+        for _ in range(3):
+            assert await anext(reply.body) == b": ping\n\n"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_who_leaves_before_the_first_event_ends_it(
+    monkeypatch: pytest.MonkeyPatch, *, is_late: bool
+) -> None:
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.001 if is_late else 60)
+
+    async def main() -> None:
+        slow = Slow({"a": 1})
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            reply = await streamed(slow.events())
+            assert not isinstance(reply.body, bytes)
+            async for _ in reply.body:
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await (begun.wait() if is_late else asyncio.sleep(0.01))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        assert slow.ended
+
+    asyncio.run(main())
+
+
 def test_json_keeps_its_characters() -> None:
     reply = rendered({"text": "红\x00"})
     assert reply.body == '{"text": "红\\u0000"}'.encode()
