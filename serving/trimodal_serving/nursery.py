@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from trimodal_serving.backend import Setting
 
 END_SECONDS = 5.0
+BRIEF_SECONDS = 5.0
+"""A nursery that lived no longer is not replaced at once, but after twice the time of the last."""
+LONGEST_PAUSE = 30.0
 MOST_BYTES = 1 << 16
 """Of a message to or from the nursery; each is one packet."""
 
@@ -133,6 +137,25 @@ class Nursery:
             raise NurseryLostError
         return json.loads(data), handles
 
+    async def ended(self) -> None:
+        """Return once its process has ended, by whatever.
+
+        Raises:
+            OSError: there are no descriptors left.
+        """
+        over = asyncio.Event()
+        try:
+            handle = os.pidfd_open(self._process.pid)
+        except ProcessLookupError:
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(handle, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+
     async def close(self) -> None:
         """End it and all its children."""
         await asyncio.to_thread(self._end)
@@ -149,37 +172,70 @@ class Nursery:
 
 
 class LastingNursery:
-    """A nursery for several, started when it is first needed, and again after it was lost."""
+    """A nursery for several, started when it is first needed, and again as soon as it ends."""
 
     def __init__(self) -> None:
         self._nursery: Nursery | None = None
         self._starting = asyncio.Lock()
+        self._keeping: asyncio.Task[None] | None = None
         self._closed = False
 
     async def spawn(self, setting: "Setting") -> Child:
         """Fork a process that serves a model.
 
         Raises:
-            NurseryLostError: the nursery is gone; the next call starts another.
+            NurseryLostError: the nursery is gone; the next call has another.
             OSError: no process can be started.
         """
+        nursery = await self._running()
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep())
+        try:
+            return await nursery.spawn(setting)
+        except NurseryLostError:
+            await self._forget(nursery)
+            raise
+
+    async def _running(self) -> Nursery:
+        """The one that there is, or another."""
         async with self._starting:
             if self._closed:
                 raise NurseryLostError
             if self._nursery is None:
                 self._nursery = await Nursery.start()
-            nursery = self._nursery
-        try:
-            return await nursery.spawn(setting)
-        except NurseryLostError:
-            if self._nursery is nursery:
-                self._nursery = None
-                await nursery.close()
-            raise
+            return self._nursery
+
+    async def _forget(self, nursery: Nursery) -> None:
+        if self._nursery is nursery:
+            self._nursery = None
+            await nursery.close()
+
+    async def _keep(self) -> None:
+        """Start another when one ends, so that it has imported everything when it is needed."""
+        pause = 0.0
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause + 0.1)
+            try:
+                nursery = await self._running()
+                born = time.monotonic()
+                await nursery.ended()
+                logger.error("the nursery ended, another is started")
+                await self._forget(nursery)
+                pause = 0.0 if time.monotonic() - born > BRIEF_SECONDS else pause
+            except NurseryLostError:
+                logger.error("no nursery can be started, it ended while it imported")
+            except OSError as error:
+                logger.error("no nursery can be started: %s", error.strerror)
+            except Exception:  # without threads, for one; there may be some again
+                logger.exception("no nursery can be started")
 
     async def close(self) -> None:
         """End it and all its children; there is none any more."""
         self._closed = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         async with self._starting:
             nursery, self._nursery = self._nursery, None
         if nursery is not None:

@@ -1,6 +1,7 @@
 """The process that forks, for real; it is started once, since it imports for seconds."""
 
 import asyncio
+import errno
 import logging
 import os
 import select
@@ -36,7 +37,12 @@ def test_it_forks_and_takes_its_children_along(model_folder: Path) -> None:
         assert await asyncio.to_thread(ended, third)
         tree, _ = await other.channel.receive()
         assert tree["kind"] in ("beat", "ready")
+        watching = asyncio.create_task(nursery.ended())
+        await asyncio.sleep(0)
+        assert not watching.done()
         await nursery.close()
+        await watching
+        await nursery.ended()  # nor is it another process of that number
         assert await asyncio.to_thread(ended, other)
         for child in (one, other, third):
             child.release()
@@ -54,6 +60,7 @@ class Mortal:
 
     def __init__(self) -> None:
         self.lost = self.closed = False
+        self.over = asyncio.Event()
 
     async def spawn(self, _: Setting) -> "Mortal":
         await asyncio.sleep(0)
@@ -61,8 +68,12 @@ class Mortal:
             raise NurseryLostError
         return self
 
+    async def ended(self) -> None:
+        await self.over.wait()
+
     async def close(self) -> None:
         self.closed = True
+        self.over.set()
 
 
 def test_a_lasting_one_is_started_again_for_all_that_lost_it(
@@ -95,6 +106,40 @@ def test_a_lasting_one_is_started_again_for_all_that_lost_it(
         assert len(started) == 2
 
     asyncio.run(main())
+
+
+def test_a_lasting_one_that_ends_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[Mortal] = []
+    failures = [NurseryLostError(), OSError(errno.EMFILE, "Too many"), RuntimeError("no thread")]
+
+    async def start() -> Mortal:
+        if started and failures:
+            raise failures.pop()
+        started.append(Mortal())
+        return started[-1]
+
+    monkeypatch.setattr(Nursery, "start", start)
+
+    async def main() -> None:
+        lasting, setting = LastingNursery(), Setting("model")
+        first: Any = await lasting.spawn(setting)
+        first.over.set()
+        async with asyncio.timeout(60):
+            while len(started) < 2:
+                await asyncio.sleep(0.01)
+        assert first.closed
+        second: Any = await lasting.spawn(setting)
+        assert second is started[1]
+        await lasting.close()
+        assert second.closed
+        assert len(started) == 2
+
+    asyncio.run(main())
+    problems = [record.getMessage() for record in caplog.records]
+    assert problems[0] == "the nursery ended, another is started"
+    assert [text.startswith("no nursery can be started") for text in problems[1:]] == [True] * 3
 
 
 def test_what_ends_a_child_is_logged_without_its_text(

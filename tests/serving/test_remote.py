@@ -135,15 +135,23 @@ async def a_killed_process_is_replaced(engine: RemoteEngine, measured: list[str]
     assert measured.count("worker_restarts") == 2
 
 
-async def a_lost_nursery_is_replaced_with_the_next_process(engine: RemoteEngine) -> None:
+async def a_lost_nursery_is_replaced_before_the_next_process(engine: RemoteEngine) -> None:
     pid = nursery_of(engine)
     worker = worker_of(engine)
     os.kill(pid, signal.SIGKILL)
+    lasting = engine._supervisor._nursery
+    async with asyncio.timeout(300):
+        while lasting._nursery is None or nursery_of(engine) == pid:
+            await asyncio.sleep(0.02)
+    fresh = nursery_of(engine)
+    assert engine.is_ready()
     assert len(await engine.embed(RED)) == 1  # the process lives on
+    assert children(fresh) == []
     os.kill(worker, signal.SIGKILL)
     await refusal(engine.embed(RED))
     await until_ready(engine)
-    assert nursery_of(engine) != pid
+    assert nursery_of(engine) == fresh
+    assert worker_of(engine) != worker
 
 
 def test_a_process_that_is_killed_again_and_again(
@@ -153,7 +161,7 @@ def test_a_process_that_is_killed_again_and_again(
         async with running(model_folder, nursery) as (engine, measured):
             await answers_as_if_it_were_here(engine, model)
             await a_killed_process_is_replaced(engine, measured)
-            await a_lost_nursery_is_replaced_with_the_next_process(engine)
+            await a_lost_nursery_is_replaced_before_the_next_process(engine)
             assert {"decode_seconds", "queue_wait_seconds", "batch_items"} <= set(measured)
             worker = worker_of(engine)
         with pytest.raises(ProcessLookupError):

@@ -58,6 +58,9 @@ class Nursery:
         self.children.append(child)
         return child
 
+    async def ended(self) -> None:
+        await asyncio.Event().wait()  # nobody tells of it
+
     async def close(self) -> None:
         for child in self.children:
             child.kill()
