@@ -5,7 +5,7 @@ access = Access(KeyFile("keys.json")); caller = access.enter(path, raw_headers)
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from trimodal.errors import StorageError
@@ -53,8 +53,8 @@ SCOPE_OF: dict[str, str | None] = {
     "/v1/indexes": "index",
     "/v1/search": "index",
 }
-"""What a key needs for a path; None for any key. A path that is not here opens to no key that
-lacks any scope, so a route that somebody forgets here is closed."""
+"""What a key needs for a path; None for any key. A route that is not here opens to no key that
+lacks any scope, so one that somebody forgets here is closed."""
 PREFIXES = {
     "/playground/": None,
     "/v1/models/": None,
@@ -107,12 +107,15 @@ class Access:
         self._looked = time.monotonic()
         self._quotas: dict[str, tuple[Key, Quota]] = {}
 
-    def enter(self, path: str, headers: Headers) -> Caller:
+    def enter(
+        self, path: str, headers: Headers, is_route: Callable[[], bool] = lambda: True
+    ) -> Caller:
         """Let a request in; it has to `leave`.
 
         Args:
             path: as the router sees it.
             headers: raw, so that one that is there twice is seen.
+            is_route: whether anything is at the path; where nothing is, a valid key may hear so.
 
         Raises:
             ServingError: 401 without a valid key, 403 for a key that lacks a scope, 429 for one
@@ -127,7 +130,7 @@ class Access:
         key = self._key(headers)
         check_site(path, headers)
         missing = scope_of(path) - set(key.scopes)
-        if missing:
+        if missing and is_route():
             message = f"the key lacks the scope {sorted(missing)[0]}"
             raise ServingError(403, "missing_scope", message)
         caller = Caller(key.tenant, key.id, _priority(headers, key.priority))

@@ -6,8 +6,17 @@ app = create_app({"demo": engine}, max_body_bytes=32 * 1024**2)
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +24,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from trimodal_serving.access import Access
 from trimodal_serving.calls import Call
@@ -86,10 +96,7 @@ def create_app(
         request_seconds: from the head of a request until its answer is computed; None is for ever.
     """
     ledger = ledger or Ledger(Metrics())
-    meter = ledger.metrics.meter
-    catalog = Catalog(
-        {name: Fetching(Metered(one, meter), fetcher) for name, one in services.items()}
-    )
+    catalog = _catalog(services, ledger.metrics, fetcher)
     opened: list[IndexFolders] = []
 
     async def start() -> None:
@@ -114,7 +121,20 @@ def create_app(
     for route in ROUTES:  # a request is compared with one after the other
         _add_route(app, catalog, route, opened, request_seconds)
     _add_own(app, catalog, ledger.metrics, playground=playground)
-    return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door)
+    is_route = partial(_is_route, app)
+    return Guard(app, max_body_bytes, access=access, ledger=ledger, door=door, is_route=is_route)
+
+
+def _catalog(
+    services: Mapping[str, Service], metrics: Metrics, fetcher: "Fetcher | None"
+) -> Catalog:
+    return Catalog(
+        {name: Fetching(Metered(one, metrics.meter), fetcher) for name, one in services.items()}
+    )
+
+
+def _is_route(app: FastAPI, scope: MutableMapping[str, Any]) -> bool:
+    return any(route.matches(scope)[0] is not Match.NONE for route in app.routes)
 
 
 def _bare(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:

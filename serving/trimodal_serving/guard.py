@@ -50,6 +50,7 @@ class Guard:
         access: Access | None = None,
         ledger: Ledger | None = None,
         door: Callable[[], None] | None = None,
+        is_route: Callable[[Message], bool] = lambda _: True,
     ) -> None:
         """Stand before an app.
 
@@ -60,6 +61,7 @@ class Guard:
             access: who may do what; None lets everybody do everything.
             ledger: where requests are written down.
             door: refuses what would be computed while there is no room, before it is read.
+            is_route: whether the app has anything for the path of an ASGI scope.
         """
         self.app = app
         self._max_body_bytes = max_body_bytes
@@ -67,6 +69,7 @@ class Guard:
         self._access = access or Access()
         self._ledger = ledger
         self._door = door
+        self._is_route = is_route
         self._bodies = Bodies(BODIES_IN_FLIGHT * max_body_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -83,7 +86,9 @@ class Guard:
         # while nobody has begun to read the body
         keeps = scope.get("http_version", "1.1") == "1.1" and _is_small(headers)
         try:
-            visit.caller = caller = self._access.enter(path, scope["headers"])
+            visit.caller = caller = self._access.enter(
+                path, scope["headers"], lambda: self._is_route(scope)
+            )
             caller.request_id, caller.generates = visit.request_id, generates(path)
             with acting(caller):
                 if self._door is not None and scope["method"] == "POST":

@@ -160,6 +160,15 @@ def test_a_path_that_is_no_route_needs_every_scope(access: Access, keys: Keys, p
     assert refusal(access, path, bearer(keys.embed)).status == 403
 
 
+def test_a_path_without_a_route_is_no_matter_of_scopes(access: Access, keys: Keys) -> None:
+    for headers in keys.bad:
+        with pytest.raises(ServingError) as caught:
+            access.enter("/nowhere", headers, lambda: False)
+        assert caught.value.status == 401
+    caller = access.enter("/nowhere", [bearer(keys.embed)], lambda: False)
+    assert caller.tenant == "bob", "who then hears that there is nothing"
+
+
 def test_priorities(access: Access, keys: Keys) -> None:
     def priority(secret: str, *values: bytes) -> str:
         headers = [bearer(secret), *((b"x-priority", value) for value in values)]
@@ -276,3 +285,33 @@ def test_a_key_reaches_the_routes(guarded: Any, keys: Keys) -> None:
     assert 'trimodal_tenant_requests_total{tenant="bob"}' in series
     assert 'trimodal_rejected_total{reason="missing_scope"}' in series
     assert keys.embed not in series
+
+
+def test_a_key_hears_that_there_is_nothing_at_a_path(guarded: Any, keys: Keys) -> None:
+    guarded.wait_until_ready(keys.all)
+    paths = ("/v1/embedding", "/v1/embeddings/", "/v1//metrics", "/docs", "/v1/indexes/a/b/c")
+    with httpx.Client(base_url=guarded.url, timeout=30) as client:
+        for path in paths:
+            for secret in (keys.embed, keys.all):
+                headers = {"authorization": f"Bearer {secret}"}
+                answer = client.post(path, headers=headers)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+            assert client.post(path).status_code == 401
+            assert client.post(path, headers={"api-key": keys.expired}).status_code == 401
+
+
+def test_a_route_that_somebody_forgot_is_closed(
+    guarded: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.wait_until_ready(keys.all)
+    monkeypatch.delitem(SCOPE_OF, "/v1/similarity")
+    monkeypatch.delitem(SCOPE_OF, "/info")
+    with httpx.Client(base_url=guarded.url, timeout=30) as client:
+        for path in ("/v1/similarity", "/info"):
+            for method in ("GET", "POST", "PUT"):
+                answer = client.request(method, path, headers={"api-key": keys.embed})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (
+                    403,
+                    "missing_scope",
+                )
+            assert client.post(path, headers={"api-key": keys.all}).status_code not in (401, 403)

@@ -341,7 +341,7 @@ def test_a_key_with_a_quota_is_told_what_is_left() -> None:
     class Keyed(Access):
         """Lets in a key with four requests a minute, of which it has used one."""
 
-        def enter(self, path: str, headers: Any) -> Caller:
+        def enter(self, path: str, headers: Any, is_route: Any = None) -> Caller:
             quota = Quota(Limits(requests=4))
             quota.enter()
             return Caller("alice", "key", quota=quota)
