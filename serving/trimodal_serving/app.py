@@ -129,7 +129,7 @@ def _catalog(
     services: Mapping[str, Service], metrics: Metrics, fetcher: "Fetcher | None"
 ) -> Catalog:
     return Catalog(
-        {name: Fetching(Metered(one, metrics.meter), fetcher) for name, one in services.items()}
+        {name: Fetching(Metered(one, metrics.of(name)), fetcher) for name, one in services.items()}
     )
 
 

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trimodal.errors import ConfigError
 from trimodal_serving.access import Access
@@ -18,10 +19,12 @@ from trimodal_serving.guard import Guard
 from trimodal_serving.hosts import Hosts
 from trimodal_serving.keys import KeyFile
 from trimodal_serving.ledger import Ledger, UsageLog
-from trimodal_serving.meter import Meter
 from trimodal_serving.nursery import LastingNursery
 from trimodal_serving.remote import BATCH_SECONDS
 from trimodal_serving.replicas import Replicas
+
+if TYPE_CHECKING:
+    from trimodal_serving.metrics import Metrics
 
 Started = Callable[[asyncio.Task[None]], None]
 
@@ -80,13 +83,7 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
     access = Access(KeyFile(hosting.keys) if hosting.keys else None, anonymous=hosting.anonymous)
     ledger = Ledger(Metrics(), UsageLog(hosting.usage_log) if hosting.usage_log else None)
     nursery = LastingNursery()
-    services = _services(hosting, ledger.metrics.meter, nursery)
-    every = services.values()
-    ledger.metrics.watch(
-        lambda: sum(one.requests for one in every),
-        lambda: sum(one.tokens for one in every),
-        lambda: all(one.is_ready() for one in every),
-    )
+    services = _services(hosting, ledger.metrics, nursery)
     return create_app(
         services,
         hosting.max_body_mb * 1024**2,
@@ -102,7 +99,7 @@ def build_app(hosting: Hosting, on_started: Started | None = None) -> Guard:
     )
 
 
-def _services(hosting: Hosting, meter: Meter, nursery: LastingNursery) -> dict[str, Replicas]:
+def _services(hosting: Hosting, metrics: "Metrics", nursery: LastingNursery) -> dict[str, Replicas]:
     total = len(hosting.models) * hosting.replicas
     numbers = itertools.count()
     services = {}
@@ -110,7 +107,8 @@ def _services(hosting: Hosting, meter: Meter, nursery: LastingNursery) -> dict[s
         settings = [
             replace(setting, replica=next(numbers), replicas=total) for _ in range(hosting.replicas)
         ]
-        services[name] = Replicas(settings, meter, hosting.batch_seconds, nursery)
+        services[name] = Replicas(settings, metrics.of(name), hosting.batch_seconds, nursery)
+        metrics.watch(name, services[name])
     return services
 
 

@@ -1,6 +1,6 @@
 """A service whose callers' usage is counted.
 
-service = Metered(engine, metrics.meter)
+service = Metered(engine, metrics.of("demo"))
 """
 
 import contextlib

@@ -1,16 +1,17 @@
 """What Prometheus sees.
 
-metrics = Metrics(); metrics.meter("decode_seconds", 0.02); body = metrics.render()
+metrics = Metrics(); metrics.of("demo")("decode_seconds", 0.02); body = metrics.render()
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
 from trimodal_serving.caller import Caller
+from trimodal_serving.meter import Meter
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Metrics", "Watched"]
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -26,30 +27,49 @@ _HISTOGRAMS = {
     "batch_items": ("Samples of a batch, or outputs of a step of generation.", ITEMS),
     "batch_fill_ratio": ("Tokens of a batch over the token budget; nothing is padded.", SHARES),
 }
-_COUNTERS = {
-    "worker_restarts": "Processes of the model that were replaced.",
-    "nonfinite": "Requests whose vector or output was not finite, and was not sent.",
-}
 CANCELLED = "cancelled_"
 NONFINITE = "nonfinite_output"
 
 
+class Watched(Protocol):
+    """What computes with a model, as far as its state is shown."""
+
+    @property
+    def requests(self) -> int:
+        """How many are inside."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Of all that are inside."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Whether requests are answered."""
+        ...
+
+
 class Metrics:
-    """Series of one server in a registry of their own; labels take no value that clients choose."""
+    """Series of one server in a registry of their own; labels take no value that clients choose.
+
+    A model is called as the operator has it called.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         name = "trimodal_{}".format
+        model = ["model"]
         self._histograms = {
-            key: Histogram(name(key), text, buckets=buckets, registry=registry)
+            key: Histogram(name(key), text, model, buckets=buckets, registry=registry)
             for key, (text, buckets) in _HISTOGRAMS.items()
         }
-        self._counters = {
-            key: Counter(name(key), text, registry=registry) for key, text in _COUNTERS.items()
-        }
-        self._cancelled = Counter(
-            name("cancelled"), "Work given up since its client left.", ["stage"], registry=registry
-        )
+        text = "Processes of a model that were replaced."
+        self._restarts = Counter(name("worker_restarts"), text, model, registry=registry)
+        text = "Work given up since its client left."
+        stages = [*model, "stage"]
+        self._cancelled = Counter(name("cancelled"), text, stages, registry=registry)
+        text = "Requests whose vector or output was not finite, and was not sent."
+        self._nonfinite = Counter(name("nonfinite"), text, registry=registry)
         self._rejected = Counter(
             name("rejected"),
             "Requests and connections that were refused, by code.",
@@ -69,26 +89,33 @@ class Metrics:
             key: Counter(name(f"tenant_{key}"), text, tenant, registry=registry)
             for key in ("requests", "tokens", "pixels", "audio_seconds")
         }
-        self._inflight = Gauge(name("inflight"), "Requests inside.", registry=registry)
-        self._cost = Gauge(name("queue_cost"), "Tokens of the requests inside.", registry=registry)
-        self._ready = Gauge(name("ready"), "Whether requests are answered.", registry=registry)
+        text = "Requests inside."
+        self._inflight = Gauge(name("inflight"), text, model, registry=registry)
+        text = "Tokens of the requests inside."
+        self._cost = Gauge(name("queue_cost"), text, model, registry=registry)
+        text = "Whether requests are answered."
+        self._ready = Gauge(name("ready"), text, model, registry=registry)
 
-    def watch(
-        self, requests: Callable[[], int], cost: Callable[[], int], ready: Callable[[], bool]
-    ) -> None:
-        """Ask for what changes all the time when somebody looks."""
-        self._inflight.set_function(requests)
-        self._cost.set_function(cost)
-        self._ready.set_function(ready)
+    def watch(self, model: str, watched: Watched) -> None:
+        """Ask for what changes all the time of a model when somebody looks."""
+        self._inflight.labels(model).set_function(lambda: watched.requests)
+        self._cost.labels(model).set_function(lambda: watched.tokens)
+        self._ready.labels(model).set_function(watched.is_ready)
 
-    def meter(self, name: str, value: float) -> None:
-        """Take what an engine measures; what is not shown is passed over."""
-        if name in self._histograms:
-            self._histograms[name].observe(value)
-        elif name in self._counters:
-            self._counters[name].inc(value)
-        elif name.startswith(CANCELLED):
-            self._cancelled.labels(name.removeprefix(CANCELLED)).inc(value)
+    def of(self, model: str) -> Meter:
+        """What takes the measures of a model that is served; what is not shown is passed over."""
+        histograms = {key: one.labels(model) for key, one in self._histograms.items()}
+        restarts = self._restarts.labels(model)
+
+        def meter(name: str, value: float) -> None:
+            if name in histograms:
+                histograms[name].observe(value)
+            elif name == "worker_restarts":
+                restarts.inc(value)
+            elif name.startswith(CANCELLED):
+                self._cancelled.labels(model, name.removeprefix(CANCELLED)).inc(value)
+
+        return meter
 
     def answered(
         self, route: str, status: int, reason: str | None, seconds: float, caller: Caller | None
@@ -107,7 +134,7 @@ class Metrics:
         if reason is not None:
             self._rejected.labels(reason).inc()
         if reason == NONFINITE:
-            self._counters["nonfinite"].inc()
+            self._nonfinite.inc()
         if caller is None:
             return
         for key, value in {"requests": 1, **vars(caller.usage)}.items():

@@ -109,7 +109,7 @@ def test_the_service_leads_to_the_pod(pod: dict[str, Any]) -> None:
 
 def test_the_dashboard_shows_series_that_there_are() -> None:
     metrics = Metrics()
-    names = {"le", "reason", "route", "code", "tenant", "stage"}
+    names = {"le", "reason", "route", "code", "tenant", "stage", "model"}
     families = list(text_string_to_metric_families(metrics.render().decode()))
     known = {family.name for family in families}
     board = json.loads((DEPLOY / "grafana.json").read_text())

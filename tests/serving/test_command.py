@@ -159,9 +159,10 @@ def gone_or(act: Callable[[], None]) -> None:
 
 
 def inside(client: httpx.Client, address: str) -> int:
-    found = re.search(r"^trimodal_inflight (\d+)", client.get(f"{address}/metrics").text, re.M)
-    assert found is not None
-    return int(found[1])
+    text = client.get(f"{address}/metrics").text
+    found = re.findall(r"^trimodal_inflight{.*} (\d+)", text, re.M)
+    assert found
+    return sum(map(int, found))
 
 
 def stopped_with_requests_inside(client: httpx.Client, address: str) -> list[int]:

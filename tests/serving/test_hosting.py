@@ -10,6 +10,7 @@ from trimodal_serving.backend import Setting
 from trimodal_serving.errors import ServingError
 from trimodal_serving.hosting import Hosting, _check_room, _services, build_app
 from trimodal_serving.keys import KeyFile
+from trimodal_serving.metrics import Metrics
 from trimodal_serving.nursery import LastingNursery
 
 
@@ -40,7 +41,7 @@ def test_keys_stand_before_everything(tmp_path: Path) -> None:
     assert get(closed, "/metrics").status_code == 401
     answer = get(closed, "/metrics", authorization=f"Bearer {secret}")
     assert answer.status_code == 200
-    assert "trimodal_ready 0" in answer.text
+    assert 'trimodal_ready{model="tiny"} 0' in answer.text
 
 
 def test_requests_are_written_down(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_hosts_that_are_none_are_refused() -> None:
 
 def test_all_processes_share_the_machine() -> None:
     models = {"one": Setting("a"), "two": Setting("b")}
-    services = _services(Hosting(models=models, replicas=2), lambda *_: None, LastingNursery())
+    services = _services(Hosting(models=models, replicas=2), Metrics(), LastingNursery())
     settings = [engine._supervisor._setting for one in services.values() for engine in one.engines]
     assert [(x.model, x.replica, x.replicas) for x in settings] == [
         ("a", 0, 4),
@@ -74,7 +75,7 @@ def test_all_processes_share_the_machine() -> None:
 
 def test_the_door_is_open_while_one_model_has_room() -> None:
     models = {"one": Setting("a"), "two": Setting("b")}
-    services = _services(Hosting(models=models), lambda *_: None, LastingNursery())
+    services = _services(Hosting(models=models), Metrics(), LastingNursery())
     one, two = (service.engines[0].admission for service in services.values())
     with one.admit(1 << 30):
         _check_room(services)

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from trimodal_serving.caller import Caller, Usage
@@ -15,14 +17,15 @@ def series(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 def test_what_is_measured_is_shown() -> None:
     metrics = Metrics()
+    meter = metrics.of("demo")
     for name in MEASURED:
-        metrics.meter(name, 2)
-    metrics.meter("unheard of", 1)
+        meter(name, 2)
+    meter("unheard of", 1)
     shown = series(metrics)
-    assert shown["trimodal_decode_seconds_sum",] == 2
-    assert shown["trimodal_batch_items_count",] == 1
-    assert shown["trimodal_cancelled_total", "queue"] == 2
-    assert shown["trimodal_worker_restarts_total",] == 2
+    assert shown["trimodal_decode_seconds_sum", "demo"] == 2
+    assert shown["trimodal_batch_items_count", "demo"] == 1
+    assert shown["trimodal_cancelled_total", "demo", "queue"] == 2
+    assert shown["trimodal_worker_restarts_total", "demo"] == 2
     assert not any("unheard" in key[0] for key in shown)
 
 
@@ -41,10 +44,35 @@ def test_requests_are_counted_by_route_and_tenant() -> None:
     assert shown["trimodal_tenant_audio_seconds_total", "alice"] == 3
 
 
+@dataclass
+class Busy:
+    requests: int
+    tokens: int
+    ready: bool
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+
 def test_what_changes_all_the_time_is_asked_for() -> None:
-    metrics = Metrics()
-    metrics.watch(lambda: 3, lambda: 400, lambda: True)
+    metrics, busy = Metrics(), Busy(0, 0, ready=False)
+    metrics.watch("demo", busy)
+    busy.requests, busy.tokens, busy.ready = 3, 400, True
     shown = series(metrics)
-    assert shown["trimodal_inflight",] == 3
-    assert shown["trimodal_queue_cost",] == 400
-    assert shown["trimodal_ready",] == 1
+    assert shown["trimodal_inflight", "demo"] == 3
+    assert shown["trimodal_queue_cost", "demo"] == 400
+    assert shown["trimodal_ready", "demo"] == 1
+
+
+def test_models_are_told_apart() -> None:
+    metrics = Metrics()
+    metrics.watch("demo", Busy(0, 0, ready=True))
+    metrics.watch("scenes", Busy(0, 0, ready=False))
+    one, _ = metrics.of("demo"), metrics.of("scenes")
+    one("worker_restarts", 1)
+    one("inference_seconds", 0.1)
+    shown = series(metrics)
+    assert [shown["trimodal_ready", name] for name in ("demo", "scenes")] == [1, 0]
+    restarts = [shown["trimodal_worker_restarts_total", name] for name in ("demo", "scenes")]
+    assert restarts == [1, 0], "there from the beginning, so that an increase is seen"
+    assert shown["trimodal_inference_seconds_count", "scenes"] == 0
