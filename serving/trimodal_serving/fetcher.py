@@ -4,6 +4,7 @@ media = await Fetcher(Hosts(["images.example.org"])).media([("input[0]", linked)
 """
 
 import asyncio
+import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,11 @@ AT_ONCE = 16
 """Media that are fetched for a tenant at the same time; others of it wait."""
 RESOLVERS = 8
 """Threads that look up names, which nothing can interrupt."""
+
+PASSING = (408, 425, 429)
+"""Answers of a host that say nothing against the address, which may be asked again."""
+NO_ADDRESS = (socket.EAI_NONAME, socket.EAI_NODATA)
+"""What a name server says of a name that has none; other errors are of the name server."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a name, see `resolved`."""
@@ -68,8 +74,9 @@ class Fetcher:
             linked: each with its place in the request.
 
         Raises:
-            ServingError: an address that is not allowed, before any is asked; a host that does not
-                give the file in time, or a file that is too large. `param` says which.
+            ServingError: an address that is not allowed, before any is asked, or that leads to
+                no file (400); a host that does not give the file (502), or not in time (504); a
+                file that is too large. `param` says which.
         """
         targets = [self._target(where, medium) for where, medium in linked]
         tasks = [
@@ -108,10 +115,16 @@ class Fetcher:
             found = await loop.run_in_executor(
                 self._resolvers, self._resolve, target.host, target.port
             )
-        except (OSError, UnicodeError):
+        except socket.gaierror as error:
+            if error.errno not in NO_ADDRESS:
+                raise _failed(target, "cannot be looked up at the moment") from None
             found = ()
+        except UnicodeError:
+            found = ()
+        except OSError:
+            raise _failed(target, "cannot be looked up at the moment") from None
         if not found:
-            raise _failed(target, "has no address")
+            raise _failed(target, "has no address", 400)
         if not all(map(is_public, found)):
             message = f"{target.kind} is at {target.host}, which is no host of the internet"
             raise ServingError(400, "url_not_allowed", message)
@@ -200,9 +213,11 @@ def _check(medium: LinkedMedium, target: Target, response: httpcore.Response) ->
     """Return if an answer is a file as it is, and not declared too large."""
     headers = {name.lower(): value for name, value in response.headers}
     if 300 <= response.status < 400:
-        raise _failed(target, f"sends elsewhere ({response.status}), which is not followed")
+        problem = f"sends elsewhere ({response.status}), which is not followed"
+        raise _failed(target, problem, 400)
     if response.status != 200:
-        raise _failed(target, f"answered {response.status}")
+        is_address = 400 <= response.status < 500 and response.status not in PASSING
+        raise _failed(target, f"answered {response.status}", 400 if is_address else 502)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise _failed(target, "sends it compressed")
     # the parser has looked at it: it is a number
@@ -223,6 +238,7 @@ async def _read(medium: LinkedMedium, response: httpcore.Response) -> bytes:
     return bytes(data)
 
 
-def _failed(target: Target, problem: str) -> ServingError:
+def _failed(target: Target, problem: str, status: int = 502) -> ServingError:
+    """400 where it is the address that leads to no file, 502 where it is the host."""
     message = f"{target.kind} could not be fetched: {target.host} {problem}"
-    return ServingError(502, "fetch_failed", message)
+    return ServingError(status, "fetch_failed", message)

@@ -141,10 +141,8 @@ def test_a_file_may_come_in_chunks() -> None:
 @pytest.mark.parametrize(
     ("says", "problem"),
     [
-        (answer(SECRET, "302 Found", "location: /b.png"), "sends elsewhere (302)"),
-        (answer(SECRET, "301 Moved", "location: http://169.254.169.254/"), "sends elsewhere (301)"),
-        (answer(SECRET, "304 Not Modified"), "sends elsewhere (304)"),
-        (answer(SECRET, "404 Not Found"), "answered 404"),
+        (answer(SECRET, "408 Request Timeout"), "answered 408"),
+        (answer(SECRET, "429 Too Many Requests"), "answered 429"),
         (answer(SECRET, "206 Partial Content"), "answered 206"),
         (answer(SECRET, "503 Busy"), "answered 503"),
         (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "broke off"),
@@ -161,6 +159,27 @@ def test_what_is_no_file_is_refused(says: bytes, problem: str) -> None:
     assert (error.status, error.code) == (502, "fetch_failed")
     assert error.message.startswith("image could not be fetched: 127.0.0.1 ")
     assert problem in error.message
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        (answer(SECRET, "302 Found", "location: /b.png"), "sends elsewhere (302)"),
+        (answer(SECRET, "301 Moved", "location: http://169.254.169.254/"), "sends elsewhere (301)"),
+        (answer(SECRET, "304 Not Modified"), "sends elsewhere (304)"),
+        (answer(SECRET, "403 Forbidden"), "answered 403"),
+        (answer(SECRET, "404 Not Found"), "answered 404"),
+        (answer(SECRET, "410 Gone"), "answered 410"),
+    ],
+)
+def test_an_address_that_leads_to_no_file_is_the_fault_of_the_client(
+    says: bytes, problem: str
+) -> None:
+    error = refused(says)
+    assert (error.status, error.code) == (400, "fetch_failed")
+    assert error.message.startswith("image could not be fetched: 127.0.0.1 ")
+    assert problem in error.message
+    assert error.envelope()["error"]["type"] == "invalid_request_error"
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -304,7 +323,7 @@ def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unknown(name: str, port: int) -> list[str]:
-    raise socket.gaierror(-2, "Name or service not known")
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 def unspeakable(name: str, port: int) -> list[str]:
@@ -316,6 +335,20 @@ def test_a_name_without_an_address_is_refused(resolve: Callable[[str, int], list
     medium = LinkedMedium(Modality.SPEECH, f"https://{NAME}/")
     with pytest.raises(ServingError, match=f"audio could not be fetched: {NAME} has no") as caught:
         asyncio.run(fetch(Fetcher(Hosts([NAME]), resolve), medium))
+    assert (caught.value.status, caught.value.code) == (400, "fetch_failed")
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(socket.EAI_AGAIN, "later"), OSError("broken")])
+def test_a_name_that_cannot_be_looked_up_is_no_fault_of_the_client(error: OSError) -> None:
+    def resolve(*_: object) -> list[str]:
+        raise error
+
+    with pytest.raises(ServingError, match=f"{NAME} cannot be looked up at the moment") as caught:
+        asyncio.run(
+            fetch(
+                Fetcher(Hosts([NAME]), resolve), LinkedMedium(Modality.VISION, f"https://{NAME}/")
+            )
+        )
     assert (caught.value.status, caught.value.code) == (502, "fetch_failed")
 
 
