@@ -101,8 +101,16 @@ def _add(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     check_there(options.file)
     for key in KeyFile(options.file).load().values():
-        print("  ".join((key.id, key.tenant, ",".join(key.scopes), key.priority, _state(key))))
+        scopes, limits = ",".join(key.scopes), _limits(key.limits)
+        print("  ".join((key.id, key.tenant, scopes, key.priority, _state(key), limits)))
     return 0
+
+
+def _limits(limits: Limits) -> str:
+    """Those that are set, as `add` is told them."""
+    amounts = {name: getattr(limits, name) for name in (*AMOUNTS, "in_flight")}
+    told = [f"--{name.replace('_', '-')} {n:.15g}" for name, n in amounts.items() if n is not None]
+    return " ".join(told)
 
 
 def _state(key: Key) -> str:
