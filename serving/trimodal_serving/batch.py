@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import uuid
 from collections import deque
 from collections.abc import Iterator, MutableMapping
@@ -16,8 +17,18 @@ from typing import Any, BinaryIO
 
 from trimodal.errors import DataError, StorageError
 from trimodal_serving.guard import Guard
+from trimodal_serving.media_operations import GENERATION
+from trimodal_serving.operations import ALIASES, EMBEDDINGS, KSERVE, TOKENS
 
 LONGEST_PAUSE = 60.0
+POSTED = re.compile(
+    "|".join(
+        one.path.replace("{model}", ".+")
+        for one in (*EMBEDDINGS, *GENERATION, *TOKENS, *KSERVE, *ALIASES)
+        if one.method == "POST"
+    )
+)
+"""What requests of a batch may ask for; it keeps no indexes."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,9 @@ def _line(text: bytes, where: str) -> Line:
         raise DataError(f"{where}: custom_id must be a string that is not empty")
     if tree.get("method", "POST") != "POST":
         raise DataError(f"{where}: method must be POST")
-    if not isinstance(url, str) or not url.startswith("/"):
-        raise DataError(f"{where}: url must be a path such as /v1/embeddings")
+    if not isinstance(url, str) or not POSTED.fullmatch(url):
+        what = "a path that takes POST and needs no index"
+        raise DataError(f"{where}: url must be {what}, such as /v1/embeddings")
     if not isinstance(body, dict) or body.get("stream") or body.get("stream_format"):
         raise DataError(f"{where}: body must be an object that asks for no stream")
     return Line(custom_id, url, body)

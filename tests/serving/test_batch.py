@@ -12,6 +12,7 @@ from trimodal.testing import assert_close
 from trimodal_serving.app import create_app
 from trimodal_serving.batch import answered, read_lines, run_batch
 from trimodal_serving.engine import Engine
+from trimodal_serving.routes import ROUTES
 
 
 def request(number: int, **body: Any) -> str:
@@ -62,8 +63,11 @@ def test_answers_come_in_order_and_a_second_run_goes_on(
         (json.dumps({"url": "/v1/embeddings", "body": {}}), "custom_id"),
         (json.dumps({"custom_id": "a", "url": "http://x", "body": {}}), "url"),
         (json.dumps({"custom_id": "a", "url": "/v1", "body": {}, "method": "GET"}), "method"),
-        (json.dumps({"custom_id": "a", "url": "/v1", "body": {"stream": True}}), "stream"),
-        (json.dumps({"custom_id": "a", "url": "/v1", "body": {"stream_format": "sse"}}), "stream"),
+        (json.dumps({"custom_id": "a", "url": "/v1/embedings", "body": {}}), "url must be a path"),
+        (json.dumps({"custom_id": "a", "url": "/v1/models", "body": {}}), "url must be a path"),
+        (json.dumps({"custom_id": "a", "url": "/v1/search", "body": {}}), "needs no index"),
+        (json.dumps({"custom_id": "a", "url": "/embed", "body": {"stream": True}}), "stream"),
+        (json.dumps({"custom_id": "a", "url": "/embed", "body": {"stream_format": "sse"}}), "stream"),
         (request(1).strip(), "twice"),
     ],
 )
@@ -72,6 +76,16 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, problem: str) -> None:
     source.write_text(request(1) + "\n" + text + "\n")
     with pytest.raises(DataError, match=f"in.jsonl:3: .*{problem}"):
         list(read_lines(source))
+
+
+def test_all_paths_that_need_no_index_may_be_asked(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    posted = {route.path for route in ROUTES if route.method == "POST"} - {"/v1/search"}
+    urls = [path.replace("{model:path}", "a/b") for path in posted if "/indexes" not in path]
+    lines = [{"custom_id": url, "url": url, "body": {}} for url in urls]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [line.url for line in read_lines(source)] == urls
+    assert len(urls) > 10
 
 
 def test_a_file_that_is_no_answers_is_not_added_to(tmp_path: Path) -> None:
