@@ -74,6 +74,7 @@ HEALTH = (
         "GET", "/v1/models/{model}", "models", "One model", CARD, path_example={"model": NAME}
     ),
     Operation("GET", "/openapi.json", "models", "This document", {"openapi": "3.1.0"}),
+    Operation("GET", "/metrics", "health", "Series for Prometheus", None, answer_kind="text/plain"),
 )
 
 EMBEDDINGS = (
