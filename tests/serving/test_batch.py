@@ -67,7 +67,10 @@ def test_answers_come_in_order_and_a_second_run_goes_on(
         (json.dumps({"custom_id": "a", "url": "/v1/models", "body": {}}), "url must be a path"),
         (json.dumps({"custom_id": "a", "url": "/v1/search", "body": {}}), "needs no index"),
         (json.dumps({"custom_id": "a", "url": "/embed", "body": {"stream": True}}), "stream"),
-        (json.dumps({"custom_id": "a", "url": "/embed", "body": {"stream_format": "sse"}}), "stream"),
+        (
+            json.dumps({"custom_id": "a", "url": "/embed", "body": {"stream_format": "sse"}}),
+            "stream",
+        ),
         (request(1).strip(), "twice"),
     ],
 )

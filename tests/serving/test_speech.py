@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import soundfile
 
 from trimodal.models import TrimodalModel
 from trimodal.models.decoding import Decoding
