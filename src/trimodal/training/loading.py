@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader
@@ -22,11 +23,30 @@ from trimodal.training.signals import follow_parent
 MOST_RESTARTS = 3
 """Of loader processes in one run of the command; more are no accident."""
 DIED = "DataLoader worker (pid"
-"""How torch begins to say that a process is gone, for which it looks every five seconds."""
+"""How torch begins to say that a process is gone."""
+LOOK_SECONDS = 0.5
+"""Between two looks whether one is gone while a batch is awaited; those of torch are five."""
 
 
 class _LostError(Exception):
     """What became of loader processes."""
+
+
+class _Loading(_MultiProcessingDataLoaderIter):
+    """Tells of a lost process soon, and when it is asked for a batch.
+
+    torch would raise from its signal handler as well, anywhere in the midst of a step, and the
+    handler may be there already, set by a loader of someone else.
+    """
+
+    def __init__(self, loader: DataLoader[list[Batch] | TrimodalError]) -> None:
+        super().__init__(loader)
+        if self._worker_pids_set:
+            _remove_worker_pids(id(self))
+            self._worker_pids_set = False
+
+    def _try_get_data(self, timeout: float = LOOK_SECONDS) -> Any:
+        return super()._try_get_data(timeout)
 
 
 def load_steps(feed: StepFeed, first: int, last: int, data: DataConfig) -> Iterator[list[Batch]]:
@@ -75,7 +95,7 @@ def _delivered(
         prefetch_factor=4 if workers else None,
         worker_init_fn=follow_parent if workers else None,
     )
-    iterator = _unwatched(loader)
+    iterator = _Loading(loader) if workers else iter(loader)
     while True:
         # one that hangs may do so while it hands over a batch, where no wait of ours would end
         patience = threading.Timer(data.loader_seconds, _kill, [others])
@@ -101,21 +121,6 @@ def _kill(others: set[BaseProcess]) -> None:
     """End the processes that are not among those that were there before."""
     for child in _children() - others:
         child.kill()
-
-
-def _unwatched(
-    loader: DataLoader[list[Batch] | TrimodalError],
-) -> Iterator[list[Batch] | TrimodalError]:
-    """An iterator that tells of a lost process when it is asked for a batch.
-
-    torch would raise from its signal handler as well, anywhere in the midst of a step, and the
-    handler may be there already, set by a loader of someone else.
-    """
-    iterator = iter(loader)
-    if isinstance(iterator, _MultiProcessingDataLoaderIter) and iterator._worker_pids_set:
-        _remove_worker_pids(id(iterator))
-        iterator._worker_pids_set = False
-    return iterator
 
 
 def _children() -> set[BaseProcess]:

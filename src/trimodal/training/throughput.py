@@ -3,6 +3,7 @@
 flops = training_flops(model, batches)
 """
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -70,6 +71,12 @@ def _weights(module: nn.Module) -> int:
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """The stated peak of a known GPU in bf16, else what a large matrix product reaches here."""
+    return _peak(device, dtype, torch.get_num_threads())
+
+
+@functools.cache
+def _peak(device: torch.device, dtype: torch.dtype, _: int) -> float:
+    """That of a process with so many threads, once."""
     if device.type == "cuda" and dtype is torch.bfloat16:
         words = torch.cuda.get_device_name(device).replace("-", " ").split()
         for key, peak in PEAK_FLOPS.items():

@@ -15,7 +15,8 @@ from trimodal.training.building import build_dataset, build_processor
 from trimodal.training.feed import StepFeed
 from trimodal.training.loading import load_steps
 
-LAST = 24
+LAST = 12
+"""Steps, of which four are in store when a process is lost at the second."""
 
 
 def feed_of(config: RunConfig) -> StepFeed:
