@@ -19,7 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ("trimodal.training.trainer", "trimodal.evaluation", "trimodal.testing")
+IMPORTED = (
+    "trimodal.training.trainer",
+    "trimodal.evaluation",
+    "trimodal.processors.recording",
+    "trimodal.testing",
+    *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin"),
+    *("PIL.PngImagePlugin", "PIL.PpmImagePlugin"),
+)
 
 
 def obey(order: Mapping[str, Any]) -> list[int]:
@@ -56,6 +63,11 @@ def _run(command: list[str], said: Path) -> int:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         with (said / name).open("a") as sink:
             os.dup2(sink.fileno(), descriptor)
+    return execute(command)
+
+
+def execute(command: list[str]) -> int:
+    """The status of a script, or of `-m` and a module, run in this process."""
     first, *others = command
     try:
         if first == "-m":
@@ -69,10 +81,21 @@ def _run(command: list[str], said: Path) -> int:
     return 0
 
 
+def _measure() -> None:
+    """What this machine can do, with one thread and so without another; or each fork would."""
+    import torch
+
+    from trimodal.training.throughput import peak_flops
+
+    if torch.get_num_threads() == 1:
+        peak_flops(torch.device("cpu"), torch.float32)
+
+
 def main() -> None:
     """Until stdin ends."""
     for module in IMPORTED:
         importlib.import_module(module)
+    _measure()
     gc.collect()
     gc.freeze()  # the collector of a fork leaves shared pages alone
     for line in sys.stdin:

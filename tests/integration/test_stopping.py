@@ -16,7 +16,8 @@ from trimodal.schema import to_dict
 from trimodal.testing import tiny_model_config, tiny_tokenizer, write_tiny_manifest
 
 SCRIPT = str(Path(__file__).with_name("stopped_ranks.py"))
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+LAUNCHED = str(Path(__file__).with_name("launched.py"))
+LAUNCH = [LAUNCHED, "2", "--standalone", "--nproc_per_node", "2"]
 PROCESSES = ("launcher", "0", "1")
 STEPS = 4000
 PATIENCE = 240

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from trimodal.config import RunConfig, TrainingConfig
 from trimodal.data.dataset import RowDataset
 from trimodal.data.manifest import manifest_digest, read_each
@@ -115,6 +117,9 @@ def classes(model: TrimodalModel) -> dict[str, list[str]]:
 
 def set_up_blocks(model: TrimodalModel, config: TrainingConfig) -> None:
     """Recompute or compile the blocks of a model, as a run asks."""
+    if config.compile:
+        # such as that of a norm: as an input it would have each block traced and derived twice
+        torch._dynamo.config.specialize_float = True
     for module in model.modules():
         if isinstance(module, Transformer):
             module.recomputes = config.activation_checkpointing

@@ -78,6 +78,7 @@ def test_compiled_blocks_have_the_same_gradients(
         compiled(block, **options, backend="aot_eager", fullgraph=True)
 
     monkeypatch.setattr(Block, "compile", captured)
+    monkeypatch.setattr(torch._dynamo.config, "specialize_float", False)
     torch._dynamo.reset()
     found, _ = gradients(everything, compile=True)
     for name, grad in expected.items():
