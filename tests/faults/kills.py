@@ -18,13 +18,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forks import at, kill, start, traces, train_whole, wait, weights, wrap
+from forks import at, start, traces, train_whole, wait, weights, wrap
 
 from trimodal.config import RunConfig, load_config
 from trimodal.training import checkpoint
+from trimodal.training.trainer import Trainer
 
 STAGES = ("save_file", "_entry", "sync", "_remove")
 """Of a checkpoint's way to its place; each can be the last thing that happens, or nearly."""
+BEGINNING = 1.0
+"""Seconds within which a run has begun its first step, or nearly."""
 
 
 def dying(number: int, *, after: bool) -> Callable[[], None]:
@@ -50,6 +53,30 @@ def dying(number: int, *, after: bool) -> Callable[[], None]:
     return patch
 
 
+def dying_soon(steps: int, delay: float) -> Callable[[], None]:
+    """Kill the process so many seconds after its `steps`th step began, or after it began itself."""
+    left = steps
+
+    def end() -> None:
+        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
+    def counted(taken: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            end()
+        return taken(*arguments)
+
+    def patch() -> None:
+        if not steps:
+            end()
+        wrap(Trainer, "_train_step", counted)
+
+    return patch
+
+
 def survive(config: RunConfig, kills: int, inside: int, pace: float, seed: int) -> dict[str, Any]:
     """Kill a run `kills` times, `inside` of them while a checkpoint is written; then let it end."""
     rng = random.Random(seed)  # noqa: S311 - no secret
@@ -60,12 +87,10 @@ def survive(config: RunConfig, kills: int, inside: int, pace: float, seed: int) 
     while kinds:
         if kinds[-1]:
             before = dying(rng.randint(1, 24), after=rng.random() < 0.5)
-            status = wait(start(config, before=before))
         else:
-            pid = start(config)
-            time.sleep(rng.uniform(0.3, 1.0) + rng.uniform(0, pace))
-            kill(pid)
-            status = wait(pid)
+            steps = rng.randint(0, 3 * config.training.checkpoint_every)
+            before = dying_soon(steps, rng.uniform(0, pace if steps else BEGINNING))
+        status = wait(start(config, before=before))
         for step, trace in traces(config).items():
             seen.setdefault(step, set()).add(trace)
         if status == 0:
@@ -95,7 +120,7 @@ def main() -> None:
     whole = at(config, "whole")
     started = time.monotonic()
     assert train_whole(whole) == [0]
-    pace = 4 * config.training.checkpoint_every * (time.monotonic() - started) / options.steps
+    pace = 2 * (time.monotonic() - started) / options.steps
     found = {}
     for workers in map(int, options.workers.split(",")):
         data = replace(config.data, num_workers=workers)

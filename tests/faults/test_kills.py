@@ -22,7 +22,8 @@ def test_a_few_kills(harm: Harm, tree: dict[str, Any]) -> None:
     tree["training"]["batch_size"] = 4
     found = harm("kills.py", kills=3, inside=2, workers="0,2", steps=24)
     for workers in ("0", "2"):
-        assert found[workers]["inside"] >= 1
+        assert found[workers]["kills"] == 3
+        assert found[workers]["inside"] == 2
         _holds(found[workers], 24)
 
 
@@ -35,7 +36,8 @@ def test_an_average_survives_kills(harm: Harm, tree: dict[str, Any]) -> None:
         "learning_rate_scale": {"text": 0.5},
     }
     found = harm("kills.py", kills=3, inside=2, workers=0, steps=24, seed=5)["0"]
-    assert found["inside"] >= 1
+    assert found["kills"] == 3
+    assert found["inside"] == 2
     _holds(found, 24)
 
 
