@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from ray._private.node import Node
 
 from trimodal.cli import main
 from trimodal.cluster import Cluster
@@ -29,11 +30,17 @@ from trimodal.testing import (
 pytestmark = pytest.mark.slow
 
 
+HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Of a cluster, for more machines, for logs that are not shown, and for jobs that are handed in."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """Of two CPUs, in little memory."""
+    """Of two CPUs, in little memory, without helpers that have nothing to do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trimodal.cluster.OBJECT_STORE", 80 * 2**20)
+        for name in HELPERS:
+            patch.setattr(Node, name, lambda _, **__: None)
         Cluster(cpus=2).connect()
         yield
         ray.shutdown()
