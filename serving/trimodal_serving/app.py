@@ -52,7 +52,12 @@ if TYPE_CHECKING:
     from trimodal_serving.fetcher import Fetcher
 
 EMBEDDING = ("embed.text", "embed.image", "embed.audio")
-GENERATION = {"text": ("chat", "transcribe"), "image": ("image",), "speech": ("speech",)}
+GENERATION = {
+    "text": ("chat", "transcribe"),
+    "image": ("image",),
+    "speech": ("speech",),
+    "answers": ("answer",),
+}
 """What a model that learnt to generate one of these can do besides."""
 T = TypeVar("T")
 

@@ -188,7 +188,8 @@ class Engine:
 
     @property
     def generates(self) -> tuple[str, ...]:
-        """What the model learnt to generate, of `image`, `text` and `speech`.
+        """What the model learnt to generate, of `image`, `text` and `speech`; and `answers`, unless
+        it is known to have learnt none.
 
         Raises:
             ServingError: the server is not ready.
@@ -261,4 +262,6 @@ def _first_sample(processor: "TrimodalProcessor") -> Sample:
 
 
 def _generates(model: Embedder) -> tuple[str, ...]:
-    return tuple(model.config.generates)
+    kinds = tuple(model.config.generates)
+    answers = "text" in kinds and model.config.answers is not False
+    return (*kinds, "answers") if answers else kinds

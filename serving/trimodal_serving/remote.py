@@ -118,7 +118,7 @@ class RemoteEngine:
 
     @property
     def generates(self) -> tuple[str, ...]:
-        """What the model learnt to generate, of `image`, `text` and `speech`."""
+        """What the model learnt to generate, see `Engine.generates`."""
         return self._ready().generates
 
     @property

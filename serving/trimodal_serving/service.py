@@ -29,7 +29,7 @@ class Service(Protocol):
 
     @property
     def generates(self) -> tuple[str, ...]:
-        """What the model learnt to generate, of `image`, `text` and `speech`."""
+        """What the model learnt to generate, see `Engine.generates`."""
         ...
 
     @property

@@ -162,8 +162,8 @@ def test_models(client: httpx.Client) -> None:
     assert card["id"] == "tiny"
     assert card["object"] == "model"
     embedding = ["embed.text", "embed.image", "embed.audio"]
-    assert card["capabilities"] == [*embedding, "image", "chat", "transcribe", "speech"]
-    assert card["generates"] == ["image", "text", "speech"]
+    assert card["capabilities"] == [*embedding, "image", "chat", "transcribe", "speech", "answer"]
+    assert card["generates"] == ["image", "text", "speech", "answers"]
     assert card["dimensions"] == [8, 16]
     assert client.get("/v1/models/tiny").json() == card
 

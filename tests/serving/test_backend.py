@@ -52,7 +52,7 @@ def test_it_says_what_it_has_loaded_and_answers(model: TrimodalModel) -> None:
     async def main() -> None:
         async with talking(lambda: model) as channel:
             ready, _ = await heard(channel, "ready", "failed")
-            assert ready["generates"] == list(model.config.generates)
+            assert ready["generates"] == [*model.config.generates, "answers"]
             embed(channel, 5, "red", "blue")
             tree, buffers = await heard(channel, "result", "error")
             vectors = Opened(buffers).array(tree["result"]["vectors"])

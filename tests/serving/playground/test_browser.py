@@ -352,6 +352,25 @@ def test_one_of_several_models_is_chosen(
         assert table(page) == [[1, 1], [1, 1]]
 
 
+def test_one_that_answers_no_questions_describes(
+    visit: Callable[..., Page],
+    serve: Callable[..., Any],
+    model: TrimodalModel,
+    png: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model.config, "answers", False)
+    with serve(Engine(lambda: model)) as server:
+        page = visit(server.wait_until_ready().url)
+        add_text(page, "a red circle")
+        add_file(page, "picture.png", png, "image/png")
+        for one in cards(page).get_by_role("checkbox").all():
+            one.check()
+        page.locator("#make").click()
+        expect(page.locator("#make-status")).to_contain_text("Done in")
+        expect(page.locator("#make-error")).to_be_empty()
+
+
 def test_in_chinese_and_it_is_remembered(page: Page) -> None:
     add_text(page, "红色的圆形")
     page.locator("#language").select_option("zh")

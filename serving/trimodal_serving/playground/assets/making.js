@@ -22,12 +22,19 @@ let generates = [];
 
 function ordered() {
   const lang = byId("make-lang").value;
+  const kinds = new Set(items.chosen.map((item) => item.kind));
+  const asks = kinds.has("text") && kinds.size > 1 && !generates.includes("answers");
+  const options = { ...(lang && { lang }), ...(asks && target() === "text" && { task: "describe" }) };
   return {
     model: items.model,
     messages: [{ role: "user", content: items.chosen.map((item) => PARTS[item.kind](item)) }],
     seed: Number(byId("make-seed").value),
-    ...(lang && { trimodal: { lang } }),
+    ...(Object.keys(options).length && { trimodal: options }),
   };
+}
+
+function target() {
+  return document.querySelector("[name=target]:checked").value;
 }
 
 /** A text, shown as it is written. */
@@ -135,8 +142,7 @@ async function run(event) {
   say(byId("make-status"), t("making"));
   draw();
   try {
-    const target = document.querySelector("[name=target]:checked").value;
-    showMade(await MAKERS[target](ordered(), running.signal));
+    showMade(await MAKERS[target()](ordered(), running.signal));
     say(byId("make-status"), t("done", { n: seconds() }));
   } catch (error) {
     const ended = error.name === "AbortError";
@@ -166,10 +172,10 @@ function draw() {
 /** Only what the model learnt can be asked for. */
 export function setGenerates(kinds) {
   generates = kinds;
-  for (const target of TARGETS) {
-    const radio = document.querySelector(`[name=target][value=${target}]`);
-    radio.disabled = !kinds.includes(target);
-    radio.checked = target === TARGETS.find((one) => kinds.includes(one));
+  for (const kind of TARGETS) {
+    const radio = document.querySelector(`[name=target][value=${kind}]`);
+    radio.disabled = !kinds.includes(kind);
+    radio.checked = kind === TARGETS.find((one) => kinds.includes(one));
   }
   draw();
 }

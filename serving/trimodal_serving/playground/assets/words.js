@@ -94,6 +94,7 @@ const WORDS = {
   model_embeds: ["Model {name}; it only embeds.", "模型 {name}；只计算向量。"],
   model_waits: ["The server is loading its model.", "服务器正在加载模型。"],
   speech: ["speech", "语音"],
+  answers: ["answers to questions", "问题的回答"],
   no_server: ["The server cannot be reached.", "无法连接服务器。"],
   bad_answer: ["The server answered with status {status}.", "服务器返回状态 {status}。"],
   bad_sound: [
