@@ -216,7 +216,8 @@ def _import(options: argparse.Namespace) -> int:
     if table is not None and table.left_out:
         print(f"not imported, for JSON cannot hold them: {', '.join(table.left_out)}")
     if done.duplicates:
-        print(f"{done.duplicates} rows equal one before them, see {options.out}/duplicates.jsonl")
+        told = f"{done.duplicates} rows have the media and texts of one before them"
+        print(f"{told}, see {options.out}/duplicates.jsonl")
     return 0
 
 

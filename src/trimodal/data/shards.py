@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trimodal.config import LANGUAGES
 from trimodal.data.manifest import INDEX, SUMMARY, read_whole
-from trimodal.data.row import MEDIA
+from trimodal.data.row import MEDIA, language_of
 from trimodal.data.shard import PARTS, Entry, Shard, ShardTask, write_shard
 from trimodal.errors import PathError, StorageError
 from trimodal.storage import (
@@ -34,6 +35,9 @@ from trimodal.storage import (
     write_whole,
 )
 from trimodal.workers import Processes, Workers
+
+TEXTS = (*(f"text_{lang}" for lang in LANGUAGES), "references", "question", "answer")
+"""Keys of texts besides `text`, which is one of the first."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +276,8 @@ def _finish(folder: str, plan: dict[str, Any], tasks: Sequence[ShardTask]) -> Im
 
 def _content(row: dict[str, Any]) -> str:
     """What two rows share exactly when their media and texts are the same."""
-    told = {key: value for key, value in row.items() if key != "id"}
-    for key in MEDIA:
-        if key in told:
-            told[key] = told[key]["sha256"]
+    told = {key: row[key] for key in TEXTS if row.get(key) is not None}
+    if (text := row.get("text")) is not None:
+        told[f"text_{row.get('lang') or language_of(text)}"] = text
+    told |= {key: row[key]["sha256"] for key in MEDIA if row.get(key) is not None}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -112,7 +112,7 @@ def test_rows_of_one_content_are_told(
     lines = manifest.read_text().splitlines()
     manifest.write_text("\n".join([*lines, json.dumps(json.loads(lines[0]) | {"id": "copy"})]))
     assert main(["data", "import", str(manifest), str(tmp_path / "s"), "--workers", "1"]) == 0
-    assert "1 rows equal one before them, see" in capsys.readouterr().out
+    assert "1 rows have the media and texts of one before them, see" in capsys.readouterr().out
 
 
 def test_statistics_are_said_and_written(

@@ -170,13 +170,24 @@ def test_a_shard_ends_where_its_megabytes_do(tmp_path: Path, manifest: Path) -> 
 
 def test_rows_of_one_content_are_reported(tmp_path: Path, manifest: Path) -> None:
     lines = manifest.read_text().splitlines()
-    copy, other = json.loads(lines[2]), json.loads(lines[2])
-    copy["id"], other["id"], other["label"] = "copy", "other", "another"
-    manifest.write_text("\n".join([*lines, json.dumps(copy), json.dumps(other)]))
+    row = json.loads(lines[2])
+    text = row.pop("text")
+    others = {
+        "copy": {"text": text},
+        "elsewhere": {"text": text, "url": "https://example.org/2", "label": "another"},
+        "null": {"text": text, "question": None},
+        "named": {f"text_{row.get('lang', 'en')}": text},
+        "asked": {"text": text, "question": "which?", "answer": "red"},
+        "said": {"text": f"{text}!"},
+    }
+    copies = [json.dumps(row | own | {"id": name}) for name, own in others.items()]
+    manifest.write_text("\n".join([*lines, *copies]))
     done = import_manifest(manifest, tmp_path / "shards", CUTS)
-    assert done.duplicates == 1
-    told = json.loads((tmp_path / "shards" / "duplicates.jsonl").read_text())
-    assert told == {"id": "copy", "same_as": "train-2"}
+    told = (tmp_path / "shards" / "duplicates.jsonl").read_text().splitlines()
+    assert done.duplicates == len(told) == 4
+    assert [json.loads(line) for line in told] == [
+        {"id": name, "same_as": "train-2"} for name in ("copy", "elsewhere", "null", "named")
+    ]
 
 
 def test_an_import_can_be_imported(tmp_path: Path, manifest: Path) -> None:
