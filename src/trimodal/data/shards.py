@@ -12,6 +12,7 @@ The same rows give the same bytes, whatever the workers and the interruptions.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +22,11 @@ from trimodal.data.manifest import INDEX, SUMMARY, read_whole
 from trimodal.data.row import MEDIA, language_of
 from trimodal.data.shard import PARTS, Entry, Shard, ShardTask, write_shard
 from trimodal.errors import PathError, StorageError
+from trimodal.lock import Lock
 from trimodal.storage import (
     Source,
     is_file,
+    is_remote,
     is_used,
     make_folder,
     read_bytes,
@@ -61,6 +64,8 @@ class Imported:
     duplicates: int
     """Rows whose media and texts are those of a row before them."""
     shards: tuple[Shard, ...]
+    cuts: Cuts | None = None
+    """None if the version that imported did not write them down."""
 
 
 class Corpus(Protocol):
@@ -150,15 +155,36 @@ def import_corpus(
         progress: called with the number of rows of each shard that is there.
 
     Raises:
+        ConfigError: another process of this machine imports into the folder.
         DataError: a file cannot be used.
         PathError: the folder holds something else.
         StorageError: it cannot be written.
     """
     folder, cuts = str(folder), cuts or Cuts()
+    with _alone(folder):
+        if (done := _finished(folder, corpus.digest, cuts)) is not None:
+            progress(done.rows)
+            return done
+        return _written(corpus, folder, cuts, workers, progress)
+
+
+def _alone(folder: str) -> AbstractContextManager[object]:
+    """Nobody else on this machine imports into a folder; at an address there are no locks."""
+    if is_remote(folder) or Path(folder).is_file():  # the latter is refused below
+        return nullcontext()
+    make_folder(folder)
+    return Lock(Path(folder), folder)
+
+
+def _written(
+    corpus: Corpus,
+    folder: str,
+    cuts: Cuts,
+    workers: Workers | None,
+    progress: Callable[[int], object],
+) -> Imported:
+    """Write what is not there yet; the arguments are those of `import_corpus`."""
     plan = {"source": corpus.digest, **asdict(cuts)}
-    if (done := _finished(folder, plan)) is not None:
-        progress(done.rows)
-        return done
     _prepare(folder, plan)
     tasks = list(_tasks(folder, corpus, cuts))
     left = []
@@ -169,7 +195,7 @@ def import_corpus(
             left.append(task)
     for written in (workers or Processes()).map(_writer, left):
         progress(written)
-    return _finish(folder, plan, tasks)
+    return _finish(folder, plan["source"], cuts, tasks)
 
 
 def _is_written(task: ShardTask) -> bool:
@@ -206,17 +232,25 @@ def read_summary(folder: str | Path) -> Imported:
         tree = json.loads(read_data(path))
         shards = tuple(Shard(**shard) for shard in tree["shards"])
         named = {name: tree[name] for name in ("rows", "source", "index", "duplicates")}
-        return Imported(**named, shards=shards)
+        cuts = Cuts(**tree["cuts"]) if "cuts" in tree else None
+        return Imported(**named, shards=shards, cuts=cuts)
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} is damaged: {error}") from error
 
 
-def _finished(folder: str, plan: dict[str, Any]) -> Imported | None:
+def _finished(folder: str, source: str, cuts: Cuts) -> Imported | None:
     if not is_file(under(folder, SUMMARY)):
         return None
     found = read_summary(folder)
-    if found.source != plan["source"]:
-        raise PathError(f"{folder} holds the import of another manifest; name another folder")
+    if found.source != source:
+        raise PathError(
+            f"{folder} holds the import of another corpus or of other columns; name another folder"
+        )
+    if found.cuts not in (None, cuts):
+        raise PathError(
+            f"{folder} holds the import with shards of at most {found.cuts.rows} rows and "
+            f"{found.cuts.megabytes} megabytes; name another folder"
+        )
     return found
 
 
@@ -248,7 +282,7 @@ def _tasks(folder: str, corpus: Corpus, cuts: Cuts) -> Iterator[ShardTask]:
     yield ShardTask(folder, number, first, count, corpus.part(first, count))
 
 
-def _finish(folder: str, plan: dict[str, Any], tasks: Sequence[ShardTask]) -> Imported:
+def _finish(folder: str, source: str, cuts: Cuts, tasks: Sequence[ShardTask]) -> Imported:
     """Join the parts of the index, and say what there is."""
     joined, shards = hashlib.sha256(), []
     seen: dict[str, str] = {}
@@ -268,7 +302,7 @@ def _finish(folder: str, plan: dict[str, Any], tasks: Sequence[ShardTask]) -> Im
         told = "".join(json.dumps({"id": a, "same_as": b}) + "\n" for a, b in copies)
         write_whole(under(folder, "duplicates.jsonl"), told.encode())
     rows = sum(task.rows for task in tasks)
-    done = Imported(rows, plan["source"], joined.hexdigest(), len(copies), tuple(shards))
+    done = Imported(rows, source, joined.hexdigest(), len(copies), tuple(shards), cuts)
     write_whole(under(folder, SUMMARY), (json.dumps(asdict(done), indent=1) + "\n").encode())
     remove_tree(under(folder, PARTS))
     return done

@@ -3,30 +3,15 @@
 with RunDirectory(Path("runs/demo")) as run: ...
 """
 
-import fcntl
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from trimodal.config import RunConfig, dump_config
-from trimodal.errors import ConfigError, StorageError
+from trimodal.errors import StorageError
+from trimodal.lock import Lock
 from trimodal.storage import naming
-
-_held: set[TextIO] = set()
-"""Open lock files of this process."""
-
-
-def _let_go() -> None:
-    """In a forked process, such as a loader's, which may outlive the one that holds the lock."""
-    for lock in _held:
-        os.close(lock.fileno())
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 class RunDirectory:
@@ -38,26 +23,18 @@ class RunDirectory:
         self.model = path / "model"
         self.metrics = path / "metrics.jsonl"
         self.skipped = path / "skipped.jsonl"
-        self._lock: TextIO | None = None
+        self._lock = Lock(path / ".lock", f"run_dir {path}")
 
     def __enter__(self) -> "RunDirectory":
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a")
         except OSError as error:
             raise StorageError(f"run_dir {self.path} cannot be used: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ConfigError(f"run_dir {self.path} is in use by another process") from None
-        _held.add(self._lock)
+        self._lock.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            _held.discard(self._lock)
-            self._lock.close()
+    def __exit__(self, *raised: object) -> None:
+        self._lock.__exit__(*raised)
 
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration.

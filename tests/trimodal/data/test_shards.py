@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from trimodal.data import read_manifest, shards
 from trimodal.data.row import Row
 from trimodal.data.shard import ShardTask, write_shard
 from trimodal.data.shards import Cuts, import_manifest, read_summary
-from trimodal.errors import DataError, StorageError
+from trimodal.errors import ConfigError, DataError, PathError, StorageError
 from trimodal.storage import ShardFile
 from trimodal.testing import write_tiny_manifest
 from trimodal.workers import Processes
@@ -141,7 +142,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, manifest: Path
         import_manifest(manifest, tmp_path / "other")
     import_manifest(manifest, tmp_path / "shards")
     second = write_tiny_manifest(tmp_path / "second", rows=4)
-    with pytest.raises(StorageError, match="holds the import of another manifest; name another"):
+    with pytest.raises(StorageError, match="holds the import of another corpus or of other"):
         import_manifest(second, tmp_path / "shards")
     assert (tmp_path / "other" / "notes").read_text() == "mine"
 
@@ -154,6 +155,32 @@ def test_other_sizes_do_not_go_on_with_an_import(tmp_path: Path, manifest: Path)
         import_manifest(manifest, tmp_path / "shards", CUTS, progress=stop)
     with pytest.raises(StorageError, match="unfinished import of another manifest, or with other"):
         import_manifest(manifest, tmp_path / "shards", Cuts(rows=8))
+
+
+@pytest.mark.parametrize("cuts", [Cuts(rows=8), Cuts(rows=7, megabytes=1)])
+def test_other_sizes_are_not_taken_for_those_of_a_finished_import(
+    tmp_path: Path, manifest: Path, cuts: Cuts
+) -> None:
+    done = import_manifest(manifest, tmp_path / "shards", CUTS)
+    before = contents(tmp_path / "shards")
+    with pytest.raises(PathError, match="with shards of at most 7 rows and 512 megabytes; name"):
+        import_manifest(manifest, tmp_path / "shards", cuts)
+    assert contents(tmp_path / "shards") == before
+    summary = tmp_path / "shards" / "index.json"
+    tree = json.loads(summary.read_bytes())
+    del tree["cuts"]  # as older versions wrote it
+    summary.write_text(json.dumps(tree))
+    assert import_manifest(manifest, tmp_path / "shards", cuts) == replace(done, cuts=None)
+
+
+def test_two_at_once_do_not_import_into_one_folder(tmp_path: Path, manifest: Path) -> None:
+    def again(_: int) -> None:
+        with pytest.raises(ConfigError, match="shards is in use by another process"):
+            import_manifest(manifest, tmp_path / "shards", CUTS)
+
+    import_manifest(manifest, tmp_path / "shards", CUTS, progress=again)
+    import_manifest(manifest, tmp_path / "whole", CUTS)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
 
 def test_a_shard_ends_where_its_megabytes_do(tmp_path: Path, manifest: Path) -> None:
