@@ -265,6 +265,19 @@ def is_file(address: str | Path) -> bool:
         return bool(system.isfile(path))
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """The names of what lies in a folder, sorted.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with naming(folder, "read"):
+        if not is_remote(folder):
+            return sorted(os.listdir(folder))
+        system, path = _remote(folder)
+        return sorted(posixpath.basename(name) for name in system.ls(path, detail=False))
+
+
 def is_used(folder: str | Path, besides: str = "") -> bool:
     """Whether there is anything in a folder, or a file in its place.
 

@@ -22,6 +22,7 @@ from trimodal.storage import (
     is_file,
     is_used,
     make_folder,
+    names_in,
     open_binary,
     parent_of,
     read_bytes,
@@ -186,6 +187,7 @@ def test_files_are_written_where_an_address_says(place: str) -> None:
     write_json(under(place, "x.json"), [1])
     assert read_bytes(path) == b"abc"
     assert is_used(place)
+    assert names_in(place) == ["part", "x.json"]
     assert are_same(path, f"{place}/part/x.bin")
     assert not are_same(path, under(place, "x.json"))
     remove_tree(parent_of(path))

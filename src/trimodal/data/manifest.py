@@ -169,7 +169,7 @@ def _opened(given: str | Path, path: str) -> BinaryIO:
         summary = beside(path, SUMMARY)
         try:
             known = json.loads(read_bytes(summary))["index"]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(f"{summary} is damaged") from error
         content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != known:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimodal.data.row import MEDIA
+from trimodal.schema import Natural
 from trimodal.storage import Source, read_source, replacing, under, write_whole
 
 PARTS = ".import"
@@ -38,8 +39,8 @@ class Shard:
     """One file of an import."""
 
     name: str
-    rows: int
-    size: int
+    rows: Natural
+    size: Natural
     sha256: str
 
 

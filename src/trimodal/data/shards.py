@@ -21,8 +21,9 @@ from trimodal.config import LANGUAGES
 from trimodal.data.manifest import INDEX, SUMMARY, read_whole
 from trimodal.data.row import MEDIA, language_of
 from trimodal.data.shard import PARTS, Entry, Shard, ShardTask, write_shard
-from trimodal.errors import PathError, StorageError
+from trimodal.errors import ConfigError, PathError, StorageError
 from trimodal.lock import Lock
+from trimodal.schema import Count, Natural, parse
 from trimodal.storage import (
     Source,
     is_file,
@@ -47,8 +48,8 @@ TEXTS = (*(f"text_{lang}" for lang in LANGUAGES), "references", "question", "ans
 class Cuts:
     """Where one shard ends and the next begins."""
 
-    rows: int = 10_000
-    megabytes: int = 512
+    rows: Count = 10_000
+    megabytes: Count = 512
     """Of media; a shard has at least one row."""
 
 
@@ -56,12 +57,12 @@ class Cuts:
 class Imported:
     """What `index.json` says."""
 
-    rows: int
+    rows: Natural
     source: str
     """SHA-256 of what was imported."""
     index: str
     """SHA-256 of `index.jsonl`."""
-    duplicates: int
+    duplicates: Natural
     """Rows whose media and texts are those of a row before them."""
     shards: tuple[Shard, ...]
     cuts: Cuts | None = None
@@ -229,12 +230,8 @@ def read_summary(folder: str | Path) -> Imported:
     """
     path = under(folder, SUMMARY)
     try:
-        tree = json.loads(read_data(path))
-        shards = tuple(Shard(**shard) for shard in tree["shards"])
-        named = {name: tree[name] for name in ("rows", "source", "index", "duplicates")}
-        cuts = Cuts(**tree["cuts"]) if "cuts" in tree else None
-        return Imported(**named, shards=shards, cuts=cuts)
-    except (ValueError, KeyError, TypeError) as error:
+        return parse(Imported, json.loads(read_data(path)), "")
+    except (ValueError, ConfigError, RecursionError) as error:
         raise StorageError(f"{path} is damaged: {error}") from error
 
 

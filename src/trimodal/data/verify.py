@@ -4,22 +4,20 @@ for problem in verify("shards/train"): print(problem)
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from trimodal.data.manifest import INDEX
-from trimodal.data.row import MEDIA
+from trimodal.data.row import MEDIA, Folder, Row, parse
 from trimodal.data.shards import Imported, Shard, read_summary
 from trimodal.errors import DataError, StorageError
-from trimodal.storage import ShardFile, beside, open_binary, read_bytes
+from trimodal.storage import ShardFile, beside, names_in, open_binary, read_bytes, under
 
 BLOCK = 2**20
 
 
 def verify(folder: str | Path, progress: Callable[[int], object] = lambda _: None) -> Iterator[str]:
-    """Every file that is not what was imported, and where in it.
+    """Every file that is not what was imported, and where in it, and every other tar.
 
     Args:
         folder: of the import.
@@ -31,6 +29,7 @@ def verify(folder: str | Path, progress: Callable[[int], object] = lambda _: Non
     """
     summary = read_summary(folder)
     index = f"{folder}/{INDEX}"
+    yield from _strangers(folder, summary)
     try:
         content = read_bytes(index)
     except StorageError as error:
@@ -39,22 +38,43 @@ def verify(folder: str | Path, progress: Callable[[int], object] = lambda _: Non
     if hashlib.sha256(content).hexdigest() != summary.index:
         yield f"{index} is not what was imported"
         return
-    rows = [json.loads(line) for line in content.splitlines()]
+    sizes: dict[str, int | str] = {
+        beside(index, shard.name): shard.size for shard in summary.shards
+    }
+    known, seen = Folder(index, sizes), dict[str, str]()
+    rows = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        row, problems, _ = parse(line, f"{index}:{number}", known, seen)
+        rows.append(row)
+        yield from problems
+    counts = len(rows), summary.rows, sum(shard.rows for shard in summary.shards)
+    if len(set(counts)) > 1:
+        yield "{} has {} rows, and index.json counts {}, {} of them in shards".format(
+            index, *counts
+        )
     for shard, own in _by_shard(summary, rows):
         yield from _faults(index, shard, own)
         progress(shard.rows)
 
 
+def _strangers(folder: str | Path, summary: Imported) -> Iterator[str]:
+    """Tars that whoever reads all of a folder would read as well."""
+    shards = {shard.name for shard in summary.shards}
+    for name in names_in(folder):
+        if name.endswith(".tar") and name not in shards:
+            yield f"{under(folder, name)} is no shard of the import"
+
+
 def _by_shard(
-    summary: Imported, rows: list[dict[str, Any]]
-) -> Iterator[tuple[Shard, list[dict[str, Any]]]]:
+    summary: Imported, rows: list[Row | None]
+) -> Iterator[tuple[Shard, list[Row | None]]]:
     first = 0
     for shard in summary.shards:
         yield shard, rows[first : first + shard.rows]
         first += shard.rows
 
 
-def _faults(index: str, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[str]:
+def _faults(index: str, shard: Shard, rows: list[Row | None]) -> Iterator[str]:
     """What is wrong with one shard: the media that are hit, else that it is."""
     address = beside(index, shard.name)
     try:
@@ -66,13 +86,13 @@ def _faults(index: str, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[st
     found = False
     for row in rows:
         for key in MEDIA:
-            if (tree := row.get(key)) is None:
+            if row is None or not isinstance(part := getattr(row, key), ShardFile):
                 continue
             try:
-                ShardFile(address, tree["offset"], tree["size"], tree["sha256"]).read()
+                part.read()
             except (DataError, StorageError) as error:
                 found = True
-                yield f"{error}: {key} of {row['id']!r}"
+                yield f"{error}: {key} of {row.id!r}"
     if not found:
         yield f"{address} is not what was imported, though all media in it are"
 

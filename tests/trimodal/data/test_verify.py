@@ -1,12 +1,16 @@
+import hashlib
+import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from trimodal import storage
+from trimodal.data import read_manifest
 from trimodal.data.shards import Cuts, import_manifest
 from trimodal.data.verify import verify
-from trimodal.errors import StorageError
+from trimodal.errors import DataError, StorageError
 from trimodal.testing import write_tiny_manifest
 
 
@@ -68,6 +72,85 @@ def test_a_medium_that_cannot_be_read_is_named(
 
 
 def test_without_a_summary_there_is_nothing_to_compare_with(folder: Path) -> None:
-    (folder / "index.json").write_text("{}")
-    with pytest.raises(StorageError, match=r"index\.json is damaged: 'shards'"):
+    (folder / "index.json").unlink()
+    with pytest.raises(DataError, match=r"index\.json cannot be read: No such file"):
         list(verify(folder))
+
+
+def change(folder: Path, **keys: object) -> None:
+    """Keys of the summary."""
+    path = folder / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | keys))
+
+
+def give_index(folder: Path, content: bytes) -> None:
+    """Another index, whose hash fits."""
+    (folder / "index.jsonl").write_bytes(content)
+    change(folder, index=hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("{}", "rows: missing"),
+        ("[]", "the configuration: expected keys"),
+        ('{"shards": ' + "[" * 200_000, "maximum recursion depth|nested"),
+    ],
+    ids=["empty", "list", "nested"],
+)
+def test_a_summary_that_is_none_is_damaged(folder: Path, content: str, cause: str) -> None:
+    (folder / "index.json").write_text(content)
+    with pytest.raises(StorageError, match=rf"index\.json is damaged: ({cause})"):
+        list(verify(folder))
+    with pytest.raises(DataError, match=r"index\.json is damaged|is not what was imported"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "cause"),
+    [
+        ({"rows": "x"}, "rows: expected int, got 'x'"),
+        ({"duplicates": -1}, "duplicates: must be at least 0, got -1"),
+        ({"shards": [{"name": 7}]}, r"shards\[0\]\.rows: missing"),
+    ],
+)
+def test_a_value_of_another_type_is_damage(
+    folder: Path, keys: dict[str, object], cause: str
+) -> None:
+    change(folder, **keys)
+    with pytest.raises(StorageError, match=rf"index\.json is damaged: {cause}"):
+        list(verify(folder))
+
+
+def test_an_index_that_is_none_is_told_though_its_hash_fits(folder: Path) -> None:
+    index = folder / "index.jsonl"
+    rows = index.read_bytes().splitlines()
+    far = json.loads(rows[3])
+    (key,) = [key for key in ("image", "speech") if key in far][:1]
+    far[key]["size"] = 10**30
+    bad = [b"no JSON", b"[]", b"[" * 200_000, json.dumps(far).encode()]
+    give_index(folder, b"\n".join([*bad, *rows[4:]]))
+    problems = list(verify(folder))
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        [f"{index}:1", "not JSON"],
+        [f"{index}:2", "expected a JSON object, got []"],
+        [f"{index}:3", "not JSON that can be read"],
+        [f"{index}:4", key],
+    ]
+    with (folder / "shard-00000.tar").open("ab") as file:
+        file.write(b"x")
+    assert len(list(verify(folder))) == 5, "media of bad rows are not read"
+
+
+def test_rows_that_are_not_counted_are_told(folder: Path) -> None:
+    give_index(folder, b"".join((folder / "index.jsonl").read_bytes().splitlines(True)[:-1]))
+    (problem,) = verify(folder)
+    assert problem.endswith(
+        "index.jsonl has 15 rows, and index.json counts 16, 16 of them in shards"
+    )
+
+
+def test_a_tar_that_is_no_shard_is_named(folder: Path) -> None:
+    shutil.copy(folder / "shard-00000.tar", folder / "shard-00003.tar")
+    (folder / "notes.txt").write_text("mine")
+    assert list(verify(folder)) == [f"{folder / 'shard-00003.tar'} is no shard of the import"]
