@@ -156,10 +156,13 @@ def _manifest(options: argparse.Namespace) -> int:
     from trimodal.data import layouts
     from trimodal.progress import Progress
 
-    rows = layouts.LAYOUTS[options.layout](options.source)
+    left = layouts.Left()
+    rows = layouts.LAYOUTS[options.layout](options.source, left)
     with Progress(None, "listed", shown=True) as bar:
         count = layouts.write_manifest(bar.counted(rows), options.out)
     print(f"{options.out}: {count} rows")
+    if left.total():
+        print("left out: " + ", ".join(f"{count} {what}" for what, count in left.items() if count))
     return 0
 
 

@@ -159,13 +159,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _short(value: object) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+        text = text.encode(errors="backslashreplace").decode()
     except RecursionError:
         return "something nested deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _fault(path: Path) -> str | None:
+def file_fault(path: Path) -> str | None:
     """What is wrong with a file, short of reading it."""
     try:
         status = path.stat()
@@ -212,7 +213,7 @@ class _Fields:
             self.problems.append(f"{key} {name!r} is a path, and this manifest has shards alone")
             return None
         path = Path(self.folder.manifest).parent / name
-        cause = _fault(path)
+        cause = file_fault(path)
         if cause is None:
             return path
         self.problems.append(f"{key} {name!r} {cause}")

@@ -12,14 +12,15 @@ import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimodal.data.row import KNOWN, MEDIA, check_row, language_of
+from trimodal.data.row import KNOWN, MEDIA, check_row, file_fault, language_of
 from trimodal.data.shard import Entry
-from trimodal.errors import ConfigError, DataError
-from trimodal.storage import Source, is_remote
+from trimodal.errors import ConfigError, DataError, TrimodalError
+from trimodal.storage import Source, is_remote, size_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +32,8 @@ BATCH = 64
 """Rows whose media are in memory at once."""
 OTHER_NAMES = {"speech": "audio"}
 """What a column may be called besides its key in a manifest."""
+UNLABELLED = -1
+"""What a `ClassLabel` holds where there is no label."""
 NAMES = ("id", "label", "group", "speaker")
 """Keys that are strings even where a column has numbers."""
 
@@ -92,12 +95,11 @@ class Table:
         opened, sizes, seen = _opened(self), [], dict[str, str]()
         for tree, files in opened.entries(0, opened.count):
             where = f"{self.path}:{len(sizes) + 1}"
-            if problems := check_row({**tree, **files}, where, seen):
+            problems = check_row({**tree, **files}, where, seen)
+            problems += [f"{where}: {key} {cause}" for key, cause in _faults(files)]
+            if problems:
                 raise DataError(problems[0])
-            try:
-                sizes.append(sum(_size(content) for content in files.values()))
-            except OSError as error:
-                raise DataError(f"{where}: {error.filename} {error.strerror}") from error
+            sizes.append(sum(_size(content) for content in files.values()))
         return sizes
 
     @property
@@ -123,8 +125,30 @@ class TablePart:
         return _open(self.path, self.columns).entries(self.first, self.count)
 
 
+def _faults(files: Mapping[str, Source | bytes]) -> Iterator[tuple[str, str]]:
+    """The media that cannot be used, short of reading them, and why."""
+    for key, content in files.items():
+        if isinstance(content, bytes):
+            if not content:
+                yield key, "has no bytes"
+        elif (cause := file_fault(Path(str(content)))) is not None:
+            yield key, f"{str(content)!r} {cause}"
+
+
 def _size(content: Source | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else Path(str(content)).stat().st_size
+    return len(content) if isinstance(content, bytes) else size_of(str(content))
+
+
+@contextmanager
+def _reading(deed: str) -> Iterator[None]:
+    """One sentence for a file that is damaged, of which the libraries raise nearly anything."""
+    try:
+        yield
+    except TrimodalError:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{deed}: {cause}") from error
 
 
 def _opened(table: Table) -> "_Opened":
@@ -141,12 +165,10 @@ def _open(path: str, columns: tuple[tuple[str, str], ...]) -> "_Opened":
     if (place / SPLITS).is_file():
         splits = sorted(p.name for p in place.iterdir() if (p / SAVED).is_file())
         raise ConfigError(f"{path} holds the splits {', '.join(splits)}; name one of its folders")
-    try:
+    with _reading(f"{path} is no dataset that can be read"):
         if place.suffix == ".parquet" or (not (place / SAVED).is_file() and place.is_dir()):
             return _Opened(place, _Parquet(_parquet_files(place)), dict(columns))
         return _Opened(place, _Arrow(place), dict(columns))
-    except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path} is no dataset that can be read: {error}") from error
 
 
 def _parquet_files(path: Path) -> list[Path]:
@@ -212,6 +234,8 @@ class _Opened:
     def __init__(self, path: Path, rows: _Arrow | _Parquet, given: dict[str, str]) -> None:
         self.path, self.rows = path, rows
         self.files, self.count = rows.files, rows.count
+        if not self.count:
+            raise DataError(f"{path} has no rows")
         there = rows.features
         for key, column in given.items():
             if column not in there:
@@ -232,10 +256,22 @@ class _Opened:
 
     def entries(self, first: int, count: int) -> Iterator[Entry]:
         place = first
-        for table in self.rows.tables([*self.columns.values(), *self.metadata], first, count):
-            for row in table.to_pylist():
+        for rows in self._batches(first, count):
+            for row in rows:
                 yield self._entry(row, place)
                 place += 1
+
+    def _batches(self, first: int, count: int) -> Iterator[list[dict[str, Any]]]:
+        columns = [*self.columns.values(), *self.metadata]
+        tables, place = self.rows.tables(columns, first, count), first
+        while True:
+            with _reading(f"{self.path}:{place + 1}: cannot be read from this row on"):
+                table = next(tables, None)
+                rows = None if table is None else table.to_pylist()
+            if rows is None:
+                return
+            yield rows
+            place += len(rows)
 
     def _entry(self, row: dict[str, Any], place: int) -> Entry:
         tree: dict[str, Any] = {"id": f"{self.path.stem}-{place}"}
@@ -247,8 +283,8 @@ class _Opened:
             if key in MEDIA:
                 if (content := self._content(value)) is not None:
                     files[key] = content
-            else:
-                tree[key] = self._told(key, column, value)
+            elif (told := self._told(key, column, value, place)) is not None:
+                tree[key] = told
         if isinstance(texts := tree.get("text"), list):
             tree |= _captions(texts, tree.get("lang"))
         return {**tree, **{name: _finite(row[name]) for name in self.metadata}}, files
@@ -259,13 +295,21 @@ class _Opened:
         folder = self.path if self.path.is_dir() else self.path.parent
         return value if value is None or isinstance(value, bytes) else folder / value
 
-    def _told(self, key: str, column: str, value: Any) -> Any:
+    def _told(self, key: str, column: str, value: Any, place: int) -> Any:
         """A label by its name, and numbers that are names as strings."""
         from datasets import ClassLabel
 
         kind = self.rows.features[column]
         if isinstance(kind, ClassLabel):
-            return kind.int2str(value)
+            if value == UNLABELLED:
+                return None
+            names = kind.names or []
+            if not isinstance(value, int) or not 0 <= value < len(names):
+                raise DataError(
+                    f"{self.path}:{place + 1}: {key} {value!r} is none of the {len(names)} classes "
+                    f"of column {column!r}"
+                )
+            return names[value]
         return str(value) if key in NAMES and isinstance(value, int) else value
 
 

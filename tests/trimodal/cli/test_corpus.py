@@ -42,6 +42,8 @@ def test_from_a_folder_of_pictures_to_shards_that_are_sound(
         if isinstance(row.image, Path):
             (tmp_path / "pets" / str(row.label)).mkdir(parents=True, exist_ok=True)
             row.image.rename(tmp_path / "pets" / str(row.label) / row.image.name)
+    (tmp_path / "pets" / "red").mkdir(exist_ok=True)
+    (tmp_path / "pets" / "red" / "notes.txt").write_text("mine")
     listed, out = tmp_path / "all.jsonl", tmp_path / "split"
     assert main(["data", "manifest", "imagefolder", str(tmp_path / "pets"), str(listed)]) == 0
     count = len(read_manifest(listed))
@@ -52,7 +54,7 @@ def test_from_a_folder_of_pictures_to_shards_that_are_sound(
     assert main(["data", "import", str(out / "train.jsonl"), str(tmp_path / "s"), *arguments]) == 0
     assert main(["data", "verify", str(tmp_path / "s")]) == 0
     told = capsys.readouterr().out
-    assert f"{listed}: {count} rows" in told
+    assert f"{listed}: {count} rows\nleft out: 1 files that are not .png, .jpg" in told
     assert (
         f"{tmp_path / 's'}: 0 problems, {len(train)} rows in {-(-len(train) // 4)} shards" in told
     )

@@ -3,8 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from pyarrow.parquet import ParquetFile, write_table
 
 from trimodal.data import Row, read_manifest
 from trimodal.data.shards import Cuts, import_corpus, import_manifest
@@ -131,7 +133,7 @@ def test_files_that_a_dataset_names_are_read(tmp_path: Path, manifest: Path) -> 
     assert [content(row.image) for row in after] == [content(row.image) for row in rows]
     assert [row.id for row in after] == [str(i) for i in range(len(rows))]
     (tmp_path / "images" / f"{rows[1].id}.png").unlink()
-    with pytest.raises(DataError, match=r"t\.parquet:2: .*\.png No such file"):
+    with pytest.raises(DataError, match=r"t\.parquet:2: image '.*\.png' does not exist"):
         import_corpus(Table(str(tmp_path / "t.parquet")), tmp_path / "again")
 
 
@@ -151,6 +153,11 @@ def test_of_several_texts_the_first_is_the_row_s_own(tmp_path: Path) -> None:
         ({"text": ["a", ""]}, {}, r"t\.parquet:2: text is empty"),
         ({"text": ["a", None]}, {}, r"t\.parquet:2: has neither image nor text nor speech"),
         ({"text": ["a", "b"], "id": ["x", "x"]}, {}, r"t\.parquet:2: id 'x' is already used at"),
+        ({"text": ["a", None], "image": [None, "x\0"]}, {}, r"t\.parquet:2: image .* null byte"),
+        ({"image": ["."]}, {}, r"t\.parquet:1: image '.*' is not a file"),
+        ({"text": ["a"], "image": [b""]}, {}, r"t\.parquet:1: image has no bytes"),
+        ({"text": [b"a"]}, {}, r"t\.parquet:1: text must be a string, got \"b'a'\""),
+        ({"text": []}, {}, r"t\.parquet has no rows"),
         ({"text": ["a"]}, {"image": "img"}, r"no column 'img' for image: text"),
         ({"text": ["a"]}, {"picture": "text"}, r"'picture' is no key of a manifest: answer, "),
         ({"text": ["a"], "audio": [[0.5]]}, {}, r"column 'audio' holds List.*, no encoded speech"),
@@ -176,6 +183,51 @@ def test_files_that_are_no_datasets_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"x\.parquet is no dataset that can be read"):
         Table(str(tmp_path / "x.parquet"))
+
+
+def test_a_damaged_page_is_named_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    texts = {"text": [f"text {i}" for i in range(200)]}
+    Dataset.from_dict(texts).to_parquet(path, batch_size=100)
+    metadata = ParquetFile(path).metadata
+    assert metadata.num_row_groups == 2
+    column = metadata.row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    table = Table(str(path))
+    with pytest.raises(DataError, match=r"^.*t\.parquet:101: cannot be read from this row on: .+$"):
+        import_corpus(table, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("content", ["[]", "7", '{"_data_files": 7}', "{", "[" * 200_000])
+def test_a_dataset_whose_state_is_none_is_named(tmp_path: Path, content: str) -> None:
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text(content)
+    with pytest.raises(DataError, match=r"^.*saved is no dataset that can be read: .+$"):
+        Table(str(tmp_path / "saved"))
+
+
+def labelled(path: Path, *labels: int | None) -> Table:
+    column = pa.array(labels, pa.int64())  # the library itself refuses what is out of range
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["cat", "dog"])})
+    texts = pa.array(["x"] * len(labels))
+    write_table(pa.table([texts, column], schema=features.arrow_schema), path)
+    return Table(str(path))
+
+
+def test_a_row_without_a_class_has_no_label(tmp_path: Path) -> None:
+    import_corpus(labelled(tmp_path / "t.parquet", 1, -1, None, 0), tmp_path / "shards")
+    labels = [row.label for row in read_manifest(tmp_path / "shards")]
+    assert labels == ["dog", None, None, "cat"]
+
+
+@pytest.mark.parametrize("label", [2, -2])
+def test_a_class_that_is_none_is_named(tmp_path: Path, label: int) -> None:
+    table = labelled(tmp_path / "t.parquet", 1, label)
+    with pytest.raises(DataError, match=rf"t\.parquet:2: label {label} is none of the 2 classes"):
+        import_corpus(table, tmp_path / "shards")
 
 
 def test_manifests_and_shards_are_no_tables(tmp_path: Path, manifest: Path) -> None:
