@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trimodal.data.confines import confined
 from trimodal.data.row import MEDIA
 from trimodal.errors import DataError
 from trimodal.storage import make_folder, replacing
@@ -36,7 +37,7 @@ def ljspeech(folder: Path, left: Left) -> Iterator[Tree]:
             "id": name,
             "text": texts[-1],
             "lang": "en",
-            "speech": folder / "wavs" / f"{name}.wav",
+            "speech": confined(f"{name}.wav", folder / "wavs", where),
             "speech_lang": "en",
             "speaker": "LJ",
         }
@@ -47,14 +48,14 @@ def librispeech(folder: Path, left: Left) -> Iterator[Tree]:
     """`SPEAKER/CHAPTER/*.trans.txt` beside FLAC (Panayotov et al., 2015); texts in lower case."""
     recordings = {path.stem for path in _found(folder, "*/*/*.flac")}
     for transcripts in _found(folder, "*/*/*.trans.txt"):
-        for _, line in _lines(transcripts):
+        for where, line in _lines(transcripts):
             name, _, text = line.partition(" ")
             recordings.discard(name)
             yield {
                 "id": name,
                 "text": text.lower(),
                 "lang": "en",
-                "speech": transcripts.parent / f"{name}.flac",
+                "speech": confined(f"{name}.flac", transcripts.parent, where),
                 "speech_lang": "en",
                 "speaker": name.partition("-")[0],
             }
@@ -91,20 +92,20 @@ def coco(annotations: Path, left: Left) -> Iterator[Tree]:
 
     A row is a picture; its first caption is the text and the others are references.
     """
-    pictures, captions = _annotated(annotations)
     folder = annotations.parent.parent / annotations.stem.removeprefix("captions_")
-    for key, name in sorted(pictures.items()):
+    pictures, captions = _annotated(annotations, folder)
+    for key, path in sorted(pictures.items()):
         if key not in captions:
             left["pictures without a caption"] += 1
             continue
         first, *others = captions.pop(key)
-        row = {"id": str(key), "text": first, "lang": "en", "image": folder / name}
+        row = {"id": str(key), "text": first, "lang": "en", "image": path}
         yield {**row, "references": {"en": others}} if others else row
     left["captions without a picture"] += sum(map(len, captions.values()))
 
 
-def _annotated(path: Path) -> tuple[dict[Any, str], dict[Any, list[str]]]:
-    """File names and captions by the ids of pictures, which are all of one type."""
+def _annotated(path: Path, folder: Path) -> tuple[dict[Any, Path], dict[Any, list[str]]]:
+    """Files in a folder and captions by the ids of pictures, which are all of one type."""
     try:
         tree = json.loads(path.read_bytes())
         images, annotations = tree["images"], tree["annotations"]
@@ -112,11 +113,11 @@ def _annotated(path: Path) -> tuple[dict[Any, str], dict[Any, list[str]]]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{path} holds no captions: {error}") from error
-    pictures: dict[Any, str] = {}
+    pictures: dict[Any, Path] = {}
     for where, key, name in _named(images, f"{path}:images", "id", "file_name"):
         if pictures and type(key) is not type(next(iter(pictures))):
             raise DataError(f"{where}: id {key!r} is of another type than those before it")
-        pictures[key] = name
+        pictures[key] = confined(name, folder, where)
     captions: dict[Any, list[str]] = {}
     for _, key, text in _named(annotations, f"{path}:annotations", "image_id", "caption"):
         captions.setdefault(key, []).append(" ".join(text.split()))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimodal.data.confines import confined
 from trimodal.data.row import KNOWN, MEDIA, check_row, file_fault, language_of
 from trimodal.data.shard import Entry
 from trimodal.errors import ConfigError, DataError, TrimodalError
@@ -185,7 +186,9 @@ class _Arrow:
         if not isinstance(found, Dataset):
             raise ValueError("it is a dictionary of datasets")
         self.dataset: Dataset = found.with_format("arrow")
-        self.files = [Path(file["filename"]) for file in found.cache_files]
+        self.files = [Path(file["filename"]).absolute() for file in found.cache_files]
+        if path.is_dir():  # which says itself what its files are
+            self.files = [confined(file, path, str(path / SAVED)) for file in self.files]
         self.features: Features = found.features
         self.count = len(found)
 
@@ -281,7 +284,7 @@ class _Opened:
             if value is None:
                 continue
             if key in MEDIA:
-                if (content := self._content(value)) is not None:
+                if (content := self._content(key, value, place)) is not None:
                     files[key] = content
             elif (told := self._told(key, column, value, place)) is not None:
                 tree[key] = told
@@ -289,11 +292,13 @@ class _Opened:
             tree |= _captions(texts, tree.get("lang"))
         return {**tree, **{name: _finite(row[name]) for name in self.metadata}}, files
 
-    def _content(self, value: Any) -> Source | bytes | None:
+    def _content(self, key: str, value: Any, place: int) -> Source | bytes | None:
         if isinstance(value, dict):
-            value = value["path"] if value.get("bytes") is None else value["bytes"]
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        if value is None or isinstance(value, bytes):
+            return value
         folder = self.path if self.path.is_dir() else self.path.parent
-        return value if value is None or isinstance(value, bytes) else folder / value
+        return confined(str(value), folder, f"{self.path}:{place + 1}: {key}")
 
     def _told(self, key: str, column: str, value: Any, place: int) -> Any:
         """A label by its name, and numbers that are names as strings."""

@@ -28,6 +28,11 @@ def put(source: Path, place: Path) -> None:
     shutil.copy(source, place)
 
 
+def give(place: Path, text: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+
+
 def read(layout: str, source: Path, out: Path, **left: int) -> list[dict[str, Any]]:
     """The rows of the manifest that is written, all of whose media can be decoded.
 
@@ -157,6 +162,16 @@ def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path, media: dict[str, Path]
             lambda folder: (folder / "metadata.csv").write_text("LJ0|x\n\nLJ1\n"),
             r"metadata\.csv:3: expected ID\|text",
         ),
+        (
+            "ljspeech",
+            lambda folder: (folder / "metadata.csv").write_text("LJ0|x\n../../x|y\n"),
+            r"metadata\.csv:2: '\.\./\.\./x\.wav' leads out of .*/wavs",
+        ),
+        (
+            "librispeech",
+            lambda folder: give(folder / "1" / "2" / "1-2.trans.txt", "/x GO\n"),
+            r"1-2\.trans\.txt:1: '/x\.flac' leads out of .*/1/2",
+        ),
         ("librispeech", lambda folder: None, "there is nothing that is laid out like this"),
         ("imagefolder", lambda folder: folder.rmdir(), "is not a folder"),
         ("aishell", lambda folder: None, "transcript is not a folder"),
@@ -186,6 +201,7 @@ PICTURE: dict[str, Any] = {"id": 1, "file_name": "1.png"}
         ([PICTURE | {"file_name": 7}], [], r":images\[0\]: file_name must be a string, got 7"),
         ([PICTURE, PICTURE | {"id": "2"}], [], r":images\[1\]: id '2' is of another type than"),
         ([PICTURE | {"id": [1]}], [], r":images\[0\]: id must be a number, got \[1\]"),
+        ([PICTURE | {"file_name": "../y"}], [], r":images\[0\]: '\.\./y' leads out of .*/x"),
         ([PICTURE], [{"image_id": 1}], r":annotations\[0\]: caption must be a string, got None"),
         (
             [PICTURE],

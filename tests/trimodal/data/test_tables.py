@@ -153,7 +153,9 @@ def test_of_several_texts_the_first_is_the_row_s_own(tmp_path: Path) -> None:
         ({"text": ["a", ""]}, {}, r"t\.parquet:2: text is empty"),
         ({"text": ["a", None]}, {}, r"t\.parquet:2: has neither image nor text nor speech"),
         ({"text": ["a", "b"], "id": ["x", "x"]}, {}, r"t\.parquet:2: id 'x' is already used at"),
-        ({"text": ["a", None], "image": [None, "x\0"]}, {}, r"t\.parquet:2: image .* null byte"),
+        ({"text": ["a", None], "image": [None, "x\0"]}, {}, r"t\.parquet:2: image: .* null byte"),
+        ({"image": ["/etc/passwd"]}, {}, r"t\.parquet:1: image: '/etc/passwd' leads out of /"),
+        ({"image": ["../x"]}, {}, r"t\.parquet:1: image: '\.\./x' leads out of /"),
         ({"image": ["."]}, {}, r"t\.parquet:1: image '.*' is not a file"),
         ({"text": ["a"], "image": [b""]}, {}, r"t\.parquet:1: image has no bytes"),
         ({"text": [b"a"]}, {}, r"t\.parquet:1: text must be a string, got \"b'a'\""),
@@ -207,6 +209,19 @@ def test_a_dataset_whose_state_is_none_is_named(tmp_path: Path, content: str) ->
     (tmp_path / "saved" / "state.json").write_text(content)
     with pytest.raises(DataError, match=r"^.*saved is no dataset that can be read: .+$"):
         Table(str(tmp_path / "saved"))
+
+
+def test_a_dataset_has_its_files_in_its_folder(tmp_path: Path) -> None:
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "saved")
+    Dataset.from_dict({"text": ["secret"]}).save_to_disk(tmp_path / "other")
+    state = tmp_path / "saved" / "state.json"
+    (file,) = json.loads(state.read_bytes())["_data_files"]
+    named = {"_data_files": [{"filename": f"../other/{file['filename']}"}]}
+    state.write_text(json.dumps(json.loads(state.read_bytes()) | named))
+    with pytest.raises(DataError, match=r"saved/state\.json: '.*' leads out of .*/saved"):
+        Table(str(tmp_path / "saved"))
+    (tmp_path / "link.arrow").symlink_to(tmp_path / "other" / file["filename"])
+    assert Table(str(tmp_path / "link.arrow")).count == 1, "that is what the user named"
 
 
 def labelled(path: Path, *labels: int | None) -> Table:
