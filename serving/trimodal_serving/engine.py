@@ -188,8 +188,9 @@ class Engine:
 
     @property
     def generates(self) -> tuple[str, ...]:
-        """What the model learnt to generate, of `image`, `text` and `speech`; and `answers`, unless
-        it is known to have learnt none.
+        """What the model learnt to generate, of `image`, `text`, `speech` and `answers`.
+
+        These are left out only where it is known to have learnt none.
 
         Raises:
             ServingError: the server is not ready.
