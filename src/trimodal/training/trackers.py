@@ -60,7 +60,8 @@ class Trackers:
             with naming(self._folder, "written"):
                 for key, value in values.items():
                     self._writer.add_scalar(key, value, step)
-        self._send(lambda service: service.log(dict(values), step=step))
+        named = {plain_name(key): value for key, value in values.items()}
+        self._send(lambda service: service.log(named, step=step))
 
     def show(self, made: Made, step: int, sample_rate: int) -> None:
         """Send one output to TensorBoard, and pictures to those of the others that take them."""
@@ -91,6 +92,11 @@ class Trackers:
                 )
 
 
+def plain_name(name: str) -> str:
+    """A name as every service takes it; MLflow refuses all but letters, digits and `/_.-: `."""
+    return name.replace("->", "-to-").replace("+", "-and-")
+
+
 def _show(service: Any, pictures: dict[str, Any], step: int) -> None:
     if hasattr(service, "log_images"):
         service.log_images(pictures, step=step)
@@ -110,7 +116,10 @@ def _summary_writer(folder: Path, start: int) -> Any:
 def _started(name: str, run: RunDirectory, config: RunConfig) -> GeneralTracker:
     tree = flat(to_dict(config))
     # values of other types are refused by some of them
-    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in tree.items()}
+    plain = {
+        plain_name(k): v if isinstance(v, bool | int | float | str) else str(v)
+        for k, v in tree.items()
+    }
     try:
         tracker = LOGGER_TYPE_TO_CLASS[name](run.path.resolve().name)
         tracker.start()

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,12 +7,15 @@ import numpy as np
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from trimodal.config import RunConfig
+from trimodal.config import CausalConfig, MatchingConfig, RunConfig
 from trimodal.errors import ConfigError, StorageError
 from trimodal.training import trackers as module
 from trimodal.training.run import RunDirectory
 from trimodal.training.sampling import Made
-from trimodal.training.trackers import Trackers
+from trimodal.training.trackers import Trackers, plain_name
+from trimodal.training.trainer import train
+
+INPUTS = ("image", "text", "speech")
 
 
 def with_trackers(config: RunConfig, *names: Any) -> RunConfig:
@@ -64,6 +68,40 @@ def test_a_service_gets_configuration_and_numbers(
     assert all(isinstance(v, bool | int | float | str) for v in configured[1].values())
     assert logged == ("step 7", {"train/loss": 0.5})
     assert finished[0] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("validation/image->text", "validation/image-to-text"),
+        ("objectives.causal.conditions.image+text", "objectives.causal.conditions.image-and-text"),
+        ("embedding/modality_gap/image-text", "embedding/modality_gap/image-text"),
+    ],
+)
+def test_a_name_is_plain(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+
+
+def test_a_run_names_nothing_that_mlflow_refuses(
+    everything: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "mlflow", Noted)
+    monkeypatch.setattr(module, "find_spec", lambda name: name)
+    objectives = replace(
+        everything.objectives,
+        causal=CausalConfig(conditions={"image+text": 1.0, "image+text+speech": 1.0}),
+        matching=MatchingConfig(rate=1.0),
+    )
+    data = replace(everything.data, validation=everything.data.train[0], tolerance=0.1)
+    watched = with_trackers(replace(everything, objectives=objectives, data=data), "mlflow")
+    training = replace(watched.training, validate_every=1, sample_every=1, max_steps=1)
+    train(replace(watched, training=training))
+    _, _, configured, logged, _ = Noted.calls
+    assert "objectives.causal.conditions.image-and-text" in configured[1]
+    scored = [f"validation/{a}-to-{b}" for a in INPUTS for b in INPUTS if a != b]
+    assert {*scored, "train/skipped", "codes/usage/speech", "train/matching"} <= set(logged[1])
+    for name in (*configured[1], *logged[1]):
+        assert re.fullmatch(r"[/\w.\- :]*", name), name
 
 
 def test_a_service_that_is_not_installed_is_named(config: RunConfig, tmp_path: Path) -> None:
