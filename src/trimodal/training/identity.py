@@ -25,6 +25,7 @@ FREE = frozenset({
     "data.num_workers",
     "data.loader_seconds",
     "data.tolerance",
+    # the schedule of the learning rate spans them; a run that goes on with others says so
     "training.max_steps",
     "training.token_budget",
     "training.checkpoint_every",

@@ -139,8 +139,6 @@ class Trainer:
         self.skipped = int(checkpoint.state.get("skipped", 0)) if checkpoint else 0
         """Samples and targets that were left out, see `data.tolerance`."""
         self.guard = Guard(config.training)
-        if checkpoint is not None and "guard" in checkpoint.state:
-            self.guard.restore(checkpoint.state["guard"])
         set_seed(config.seed)
         model = new_model(config, processor, checkpoint and checkpoint.state, dataset)
         set_up_blocks(model, config.training)
@@ -152,8 +150,7 @@ class Trainer:
         self.part = self._part()
         self.saver = Saver(run.checkpoints, config.training.keep_checkpoints, self.part or WHOLE)
         if checkpoint is not None:
-            self._load(checkpoint)
-            self.codebooks.restore(checkpoint.tensors)
+            self._resume(checkpoint)
         self.feed = StepFeed(
             dataset, config, accelerator.process_index, ranks, chosen(accelerator.device)
         )
@@ -179,6 +176,19 @@ class Trainer:
         restore_weights(self.bare, checkpoint.tensors["model"])
         restore_optimizer(self.optimizer, self.bare, checkpoint.tensors["optimizer"])
         self.average.restore(checkpoint.tensors)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self._load(checkpoint)
+        self.codebooks.restore(checkpoint.tensors)
+        # checkpoints of before have neither
+        if "guard" in checkpoint.state:
+            self.guard.restore(checkpoint.state["guard"])
+        now = self.config.training.max_steps
+        before = checkpoint.state.get("max_steps", now)
+        if before != now:
+            self._say(
+                f"the learning rate follows a schedule of {now} steps from here on; it was {before}"
+            )
 
     def fit(self) -> None:
         """Run the steps that are left, saving as configured, then export.
@@ -391,6 +401,7 @@ class Trainer:
                 "guard": self.guard.state(),
                 "classes": classes(self.bare),
                 "answers": self.bare.config.answers,
+                "max_steps": self.config.training.max_steps,
             }
             self.saver.save(self.step, tensors, state)
 

@@ -14,7 +14,10 @@ import pytest
 from trimodal.config import AverageConfig, CausalConfig, MaskedConfig, RunConfig
 from trimodal.errors import ConfigError
 from trimodal.schema import flat, parse, to_dict
+from trimodal.training import trainer
+from trimodal.training.checkpoint import load_newest
 from trimodal.training.identity import FIXED, FREE, check_identity, differences, identity
+from trimodal.training.trainer import train
 
 
 def _keys(cls: type, prefix: str = "") -> Iterator[str]:
@@ -169,6 +172,23 @@ def test_where_weights_come_from_may_change(config: RunConfig, tmp_path: Path) -
     frozen = replace(other, training=replace(other.training, frozen=("vision",)))
     with pytest.raises(ConfigError, match=r"training\.frozen was \[\], is \['vision'\]"):
         check_identity(identity(config, "x"), identity(frozen, "x"), tmp_path)
+
+
+def test_more_steps_are_another_schedule(
+    finished: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = load_newest(Path(finished.run_dir) / "checkpoints")
+    assert saved is not None
+    former = {key: value for key, value in saved.state.items() if key != "max_steps"}
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "load_newest", lambda *_: replace(saved, state=former))
+        train(replace(finished, training=replace(finished.training, max_steps=7)))
+    assert "schedule" not in capsys.readouterr().err, "a checkpoint of before does not know"
+    for _ in range(2):
+        train(replace(finished, training=replace(finished.training, max_steps=8)))
+    assert capsys.readouterr().err == (
+        "trimodal: the learning rate follows a schedule of 8 steps from here on; it was 7\n"
+    )
 
 
 def test_trees_are_compared_by_their_leaves() -> None:
