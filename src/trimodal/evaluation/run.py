@@ -107,24 +107,27 @@ def read_results(path: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Every number of a `metrics.jsonl`, by its key.
+    """Every number of a `metrics.jsonl`, by its key; half a line at its end is left out.
 
     Raises:
         StorageError: the file cannot be read or is damaged.
     """
     points: dict[str, list[tuple[int, float]]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise StorageError(f"{path} cannot be read: {cause}") from error
-    for number, line in enumerate(lines, start=1):
+        *lines, torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate((*lines, torn), start=1):
         try:
-            tree = json.loads(line)
-            step = int(tree["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            # a whole number that is too large for a float is then infinite, as 1e400 is
+            tree = json.loads(line.decode("utf-8"), parse_int=float)
+            step = int(np.int64(int(tree["step"])))
+            found = _numbers(tree, "")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            if number > len(lines):
+                break
             raise StorageError(f"{path}:{number}: not a JSON object with a step") from error
-        for name, value in _numbers(tree, ""):
+        for name, value in found:
             if name != "step":
                 points.setdefault(name, []).append((step, value))
     return {
@@ -139,6 +142,6 @@ def _numbers(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
             found += _numbers(value, f"{prefix}{key}/")
-        elif type(value) in (int, float) and math.isfinite(value):
-            found.append((f"{prefix}{key}", float(value)))
+        elif type(value) is float and math.isfinite(value):
+            found.append((f"{prefix}{key}", value))
     return found

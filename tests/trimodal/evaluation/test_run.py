@@ -31,12 +31,35 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', '{"step": "x"}', "7"])
+DEEP = '{"a": ' * 100_000 + "1" + "}" * 100_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", '{"loss": 1}', '{"step": "x"}', "7", '{"step": 1e400}', '{"step": 1e30}', DEEP],
+)
 def test_a_damaged_line_is_named(run_dir: Path, line: str) -> None:
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(StorageError, match=r"metrics.jsonl:4: not a JSON object with a step"):
         read_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    "torn", ['{"step": 4, "lo', '{"step": 4, "loss": "\xe4', '{"step": 1e400}']
+)
+def test_half_a_line_at_the_end_is_left_out(run_dir: Path, torn: str) -> None:
+    with (run_dir / "metrics.jsonl").open("ab") as file:
+        file.write(torn.encode("latin-1"))
+    assert read_run(run_dir).steps == 3
+
+
+def test_a_whole_line_without_an_end_is_taken(run_dir: Path) -> None:
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": 4, "loss": 1, "large": {"9" * 400}, "flag": true}}')
+    run = read_run(run_dir)
+    assert run.series["loss"].steps.tolist() == [1, 2, 4]
+    assert {"large", "flag"}.isdisjoint(run.series)
 
 
 def test_the_manifest_is_the_given_one_else_test_else_validation(run_dir: Path) -> None:
