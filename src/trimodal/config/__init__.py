@@ -129,7 +129,7 @@ class DataConfig:
     test: str | None = None
     cache_gigabytes: Amount = 2.0
     """Decoded media kept in memory by each loader process."""
-    num_workers: Natural = 1
+    num_workers: Annotated[int, Bounds(0, 64)] = 1
     """Loader processes of each rank; 0 loads in the process that trains."""
     loader_seconds: Amount = 300.0
     """A step that loader processes do not deliver in this time is asked of new ones; 0 waits."""

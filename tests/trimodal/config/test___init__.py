@@ -121,7 +121,8 @@ def test_an_override_can_switch_an_objective_on(tmp_path: Path) -> None:
         ),
         (r'run_dir="a\0b"', r"run_dir: 'a\x00b' holds a character that no path can"),
         (r'data.train="\ud800"', r"data.train[0]: '\ud800' holds a character that no path can"),
-        ("data.num_workers=-1", "data.num_workers: must be at least 0, got -1"),
+        ("data.num_workers=-1", "data.num_workers: -1 is not in [0, 64]"),
+        ("data.num_workers=65", "data.num_workers: 65 is not in [0, 64]"),
         ("data.train=[]", "data.train: names no manifest"),
         ("objectives.length={}", "objectives.length: needs speech in objectives.target.modalities"),
         (
