@@ -83,11 +83,11 @@ def train(config: RunConfig) -> None:
     Raises:
         TrimodalError: the configuration, the data or the run directory cannot be used.
     """
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.training.precision == "bf16" else "no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_patience(config))],
-    )
-    with ExitStack() as stack:
+    with StopRequest() as stop, ExitStack() as stack:
+        accelerator = Accelerator(
+            mixed_precision="bf16" if config.training.precision == "bf16" else "no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_patience(config))],
+        )
         if accelerator.device.type == "cpu":
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(computing_threads(config.data.num_workers))
@@ -96,7 +96,7 @@ def train(config: RunConfig) -> None:
             stack.enter_context(run)
         try:
             with lost_ranks():
-                Trainer(config, accelerator, run).fit()
+                Trainer(config, accelerator, run).fit(stop)
         finally:
             settle()
             accelerator.end_training()
@@ -190,7 +190,7 @@ class Trainer:
                 f"the learning rate follows a schedule of {now} steps from here on; it was {before}"
             )
 
-    def fit(self) -> None:
+    def fit(self, stop: StopRequest) -> None:
         """Run the steps that are left, saving as configured, then export.
 
         Raises:
@@ -205,12 +205,12 @@ class Trainer:
                 self.run.cut(self.step)
                 reporter = stack.enter_context(Reporter(self.run, self.config, self.step))
                 print(_summary(self.bare, self.feed, self.step, settings.max_steps), flush=True)
-            stop = stack.enter_context(StopRequest())
             watchdog = stack.enter_context(Watchdog(settings.watchdog_seconds))
             self.saver = stack.enter_context(self.saver)
             self.model.train()
             self.clock = time.perf_counter()
             for batches in load_steps(self.feed, self.step, settings.max_steps, self.config.data):
+                stop.begin()
                 outcome = self._train_step(batches, stop)
                 stops = outcome.stops and self.step < settings.max_steps
                 # whoever asks for a stop may not wait that long
@@ -224,6 +224,7 @@ class Trainer:
                     self._save()
                 self.saver.check()
                 watchdog.step()
+            stop.begin()  # also where no step is left
             self._settle_saves()
         self._export()
 

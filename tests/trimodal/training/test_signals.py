@@ -1,19 +1,26 @@
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trimodal.training import signals
+from trimodal.config import RunConfig
+from trimodal.errors import StoppedError
+from trimodal.training import signals, trainer
 from trimodal.training.signals import GRACE, SIGNALS, StopRequest, follow_parent
+from trimodal.training.trainer import train
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted(number: signal.Signals) -> None:
     before = [signal.getsignal(n) for n in SIGNALS]
     with StopRequest() as stop:
+        stop.begin()
         assert stop.name == ""
         os.kill(os.getpid(), number)
         assert stop.name == number.name
@@ -27,6 +34,59 @@ def test_handlers_are_given_back() -> None:
     assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
+def test_before_the_first_step_it_ends_what_is_done() -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+
+    def read() -> None:
+        with StopRequest():
+            try:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            except Exception as error:  # as a file system may have any
+                raise AssertionError from error
+
+    with pytest.raises(StoppedError) as caught:
+        read()
+    assert str(caught.value) == (
+        "stopped by SIGUSR1 before the first step; the same command begins again"
+    )
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_one_that_was_lost_is_remembered_at_the_first_step() -> None:
+    """As in a finalizer, where no exception leads anywhere."""
+
+    def run() -> None:
+        with StopRequest() as stop:
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGTERM)
+            stop.begin()
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM before the first step"):
+        run()
+
+
+@pytest.mark.parametrize(
+    "stage", ["Accelerator", "build_dataset", "build_optimizer", "Reporter", "load_steps"]
+)
+def test_a_run_that_is_stopped_before_its_first_step_begins_again(
+    config: RunConfig, trained: RunConfig, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = getattr(trainer, stage)
+
+    def slow(*given: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return former(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, stage, slow)
+        with pytest.raises(StoppedError, match="stopped by SIGUSR1 before the first step"):
+            train(config)
+    assert not (Path(config.run_dir) / "checkpoints").exists()
+    train(config)
+    one, two = (Path(c.run_dir) / "model" / "model.safetensors" for c in (config, trained))
+    assert one.read_bytes() == two.read_bytes()
+
+
 @pytest.mark.parametrize("again", SIGNALS)
 def test_one_that_is_sent_again_is_ignored_while_what_was_done_is_saved(
     again: signal.Signals, monkeypatch: pytest.MonkeyPatch
@@ -37,6 +97,7 @@ def test_one_that_is_sent_again_is_ignored_while_what_was_done_is_saved(
     monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     try:
         with StopRequest() as stop:
+            stop.begin()
             os.kill(os.getpid(), signal.SIGTERM)
             now += GRACE
             os.kill(os.getpid(), again)
