@@ -124,8 +124,10 @@ def set_up_blocks(model: TrimodalModel, config: TrainingConfig) -> None:
         if isinstance(module, Transformer):
             module.recomputes = config.activation_checkpointing
         elif isinstance(module, Block) and config.compile:
-            # the number of tokens differs from batch to batch
-            module.compile(dynamic=True)
+            # how attention goes about a batch differs from batch to batch
+            attention: Any = module.attention
+            attention.forward = torch.compiler.disable(attention.forward)
+            module.compile(dynamic=True)  # and so does the number of tokens
 
 
 def _learns_answers(config: RunConfig, dataset: RowDataset) -> bool:

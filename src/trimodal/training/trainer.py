@@ -7,12 +7,12 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -362,7 +362,7 @@ class Trainer:
         """Write what the model makes of held-out rows, at the steps that are to have it."""
         if not self._is_due(self.config.training.sample_every):
             return
-        with self.average.applied():
+        with self.average.applied(), self._uncompiled():
             model = gathered(self.bare, reporter is not None)
             if reporter is not None and model is not None:
                 folder = self.run.path / "samples" / f"step-{self.step:08d}"
@@ -375,13 +375,19 @@ class Trainer:
         main = self.accelerator.is_main_process
         if not self._is_due(self.config.training.validate_every):
             return {}
-        with self.average.applied():
+        with self.average.applied(), self._uncompiled():
             model = gathered(self.bare, main)
             if model is None or not main:
                 return {}
             scores = validate(model, self.held_out, self.config.training.token_budget)
         self.clock = time.perf_counter()
         return scores
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """What is compiled for training is not what inference mode computes with."""
+        if self.config.training.compile:
+            return torch.compiler.set_stance("force_eager")
+        return nullcontext()
 
     def _save(self) -> None:
         check_replicas(self.bare, self.accelerator.device)

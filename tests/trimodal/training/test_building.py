@@ -1,11 +1,13 @@
 import json
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from trimodal.config import RunConfig
 from trimodal.data.shards import import_manifest
@@ -28,13 +30,15 @@ def with_data(config: RunConfig, **changes: Any) -> RunConfig:
     return replace(config, data=replace(config.data, **changes))
 
 
-def gradients(config: RunConfig, **settings: bool) -> tuple[dict[str, torch.Tensor], float]:
-    """Of a first step, and how much was saved for the backward pass."""
+def gradients(
+    config: RunConfig, steps: int = 1, **settings: bool
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Of the first steps, and how much was saved for the backward pass."""
     torch.manual_seed(0)
     processor = build_processor(config)
     model = new_model(config, processor)
     set_up_blocks(model, replace(config.training, **settings))
-    batches = StepFeed(build_dataset(config, processor), config).batches(0)
+    feed = StepFeed(build_dataset(config, processor), config)
     saved = 0
 
     def keep(x: torch.Tensor) -> torch.Tensor:
@@ -44,7 +48,8 @@ def gradients(config: RunConfig, **settings: bool) -> tuple[dict[str, torch.Tens
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        StepGradients(Accelerator(), model, config)(batches)
+        for step in range(steps):
+            StepGradients(Accelerator(), model, config)(feed.batches(step))
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, saved
 
 
@@ -70,19 +75,16 @@ def test_recomputed_blocks_have_the_same_gradients_and_keep_less(everything: Run
 def test_compiled_blocks_have_the_same_gradients(
     everything: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Captured whole and differentiated by aot_autograd; what inductor makes of it is torch's."""
-    expected, _ = gradients(everything)
+    """Differentiated by aot_autograd; what inductor makes of it is torch's."""
+    expected, _ = gradients(everything, steps=3)
+    counter = CompileCounterWithBackend("aot_eager")
     compiled = Block.compile
-
-    def captured(block: Block, **options: Any) -> None:
-        compiled(block, **options, backend="aot_eager", fullgraph=True)
-
-    monkeypatch.setattr(Block, "compile", captured)
-    monkeypatch.setattr(torch._dynamo.config, "specialize_float", False)
+    monkeypatch.setattr(Block, "compile", partialmethod(compiled, backend=counter))
     torch._dynamo.reset()
-    found, _ = gradients(everything, compile=True)
+    found, _ = gradients(everything, steps=3, compile=True)
     for name, grad in expected.items():
         assert_close(found[name], grad, "fp32-gradient")
+    assert counter.frame_count == 2, "before attention and behind it, whatever its plans"
 
 
 def test_shards_have_the_samples_of_their_manifest(everything: RunConfig, tmp_path: Path) -> None:
