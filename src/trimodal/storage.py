@@ -275,7 +275,10 @@ def names_in(folder: str | Path) -> list[str]:
         if not is_remote(folder):
             return sorted(os.listdir(folder))
         system, path = _remote(folder)
-        return sorted(posixpath.basename(name) for name in system.ls(path, detail=False))
+        system.invalidate_cache()
+        names = [posixpath.basename(name.rstrip("/")) for name in system.ls(path, detail=False)]
+        system.invalidate_cache()  # else what is changed from now on is read by what it was
+        return sorted(names)
 
 
 def is_used(folder: str | Path, besides: str = "") -> bool:
