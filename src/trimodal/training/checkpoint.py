@@ -37,6 +37,7 @@ NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})")
 SEPARATOR = "::"
 NOTE = ".written-"
 WAIT_SECONDS = 600.0
+NOTHING: Mapping[str, type] = {}
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,12 @@ def _of_others(partial: Path, part: Part, given_up: threading.Event) -> dict[str
     return entries
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
+def load_newest(folder: Path, needed: Mapping[str, type] = NOTHING) -> Checkpoint | None:
     """The newest checkpoint whose files are what was written, or None if there is none.
+
+    Args:
+        folder: of all checkpoints.
+        needed: what its state has to hold, and of what type; one that does not is damaged.
 
     Raises:
         StorageError: there are checkpoints and every one is damaged; or one cannot be read now,
@@ -156,7 +161,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
     """
     found = sorted(_found(folder), reverse=True)
     for step, path in found:
-        read = _read(step, path)
+        read = _read(step, path, needed)
         if isinstance(read, Checkpoint):
             return read
         print(f"trimodal: checkpoint {path} is not used: {read}", file=sys.stderr)
@@ -165,8 +170,8 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def load_step(folder: Path, step: int) -> Checkpoint:
-    """The checkpoint of one step.
+def load_step(folder: Path, step: int, needed: Mapping[str, type] = NOTHING) -> Checkpoint:
+    """The checkpoint of one step; what is `needed` is as for `load_newest`.
 
     Raises:
         PathError: there is none.
@@ -176,13 +181,13 @@ def load_step(folder: Path, step: int) -> Checkpoint:
     if step not in found:
         there = ", ".join(str(number) for number in sorted(found)) or "none"
         raise PathError(f"{folder} has no checkpoint of step {step}; it has: {there}")
-    read = _read(step, found[step])
+    read = _read(step, found[step], needed)
     if isinstance(read, str):
         raise StorageError(f"checkpoint {found[step]} is damaged: {read}")
     return read
 
 
-def _read(step: int, path: Path) -> Checkpoint | str:
+def _read(step: int, path: Path, needed: Mapping[str, type]) -> Checkpoint | str:
     """A checkpoint, or what is wrong with it."""
     fault = patiently(functools.partial(_fault, path))
     if fault is not None:
@@ -191,8 +196,16 @@ def _read(step: int, path: Path) -> Checkpoint | str:
     with naming(path, "read"):
         for file in path.glob("*.safetensors"):
             files.setdefault(stem_of(file), []).append(file)
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return Checkpoint(step, {stem: Parts(found) for stem, found in files.items()}, state)
+        written = (path / "state.json").read_bytes()
+    try:
+        state = json.loads(written)
+    except (ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict) or any(
+        not isinstance(state.get(key), kind) for key, kind in needed.items()
+    ):
+        return "state.json is not what a run writes"
+    return Checkpoint(step, {stem: Parts(found) for stem, found in files.items()}, state)
 
 
 def _found(folder: Path) -> list[tuple[int, Path]]:

@@ -3,6 +3,8 @@
 everyone = gather(z_NSE)
 """
 
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -17,6 +20,8 @@ from trimodal.errors import ConfigError, NumericError, StoppedError
 from trimodal.streams import digest
 
 SETTLE_SECONDS = 0.2
+FIRST_SECONDS = 20.0
+"""That a process leaves the first one to say what is wrong with all, upon which they are ended."""
 GLOO = "/gloo/"
 """In what gloo's errors say, which are of no class of their own."""
 
@@ -82,6 +87,29 @@ def settle() -> None:
     """
     if dist.is_initialized():
         time.sleep(SETTLE_SECONDS)
+
+
+def check_launch() -> None:
+    """Compare what a launcher was asked for with the machine; to be called before anything else.
+
+    accelerate would take each of several processes for a run of its own, of which all but one find
+    the run directory in use, and would compute on a CPU where a GPU was asked for.
+
+    Raises:
+        ConfigError: there are several processes for GPUs, and no GPU.
+    """
+    if torch.accelerator.is_available():
+        return
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(FIRST_SECONDS)
+        raise ConfigError(
+            f"{world} processes were started for GPUs, and this machine has none; "
+            "ACCELERATE_USE_CPU=true asks for CPUs"
+        )
+    if not parse_flag_from_env("ACCELERATE_USE_CPU", default=True):
+        print("trimodal: this machine has no GPU; training on the CPU", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from trimodal.storage import sync
 from trimodal.training.averaging import WeightAverage
 from trimodal.training.building import build_processor, data_fingerprint, new_model
 from trimodal.training.checkpoint import load_newest, load_step
-from trimodal.training.identity import check_identity, identity
+from trimodal.training.identity import NEEDED, check_identity, identity
 from trimodal.training.run import RunDirectory
 from trimodal.training.sharding import restore_weights
 
@@ -67,10 +67,12 @@ def export(folder: Path, step: int | None = None, out: Path | None = None) -> in
     with ExitStack() as stack:
         if out is None:
             stack.enter_context(run)
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        elif out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is a file, where a folder is to be")
+        elif out.exists() and any(out.iterdir()):
             raise ConfigError(f"--out {out} is not empty")
-        newest = load_newest(run.checkpoints) if step is None else None
-        checkpoint = load_step(run.checkpoints, step) if step is not None else newest
+        newest = load_newest(run.checkpoints, NEEDED) if step is None else None
+        checkpoint = load_step(run.checkpoints, step, NEEDED) if step is not None else newest
         if checkpoint is None:
             raise PathError(f"{run.checkpoints} holds no checkpoint")
         processor = build_processor(config)

@@ -65,6 +65,9 @@ FIXED = (
 )
 """Keys, with all below them, that decide what a step computes."""
 
+NEEDED: Mapping[str, type] = {"identity": dict, "tokens_seen": int}
+"""What the state of a run's checkpoint holds, however old it is."""
+
 
 def identity(config: RunConfig, fingerprint: str) -> dict[str, Any]:
     """The values of all keys that are fixed, and of what the data are."""

@@ -43,6 +43,7 @@ from trimodal.training.codebooks import CodebookUsage
 from trimodal.training.distributed import (
     by_rank,
     check_finite,
+    check_launch,
     check_replicas,
     check_same,
     lost_ranks,
@@ -54,7 +55,7 @@ from trimodal.training.exporting import write_model
 from trimodal.training.feed import StepFeed
 from trimodal.training.gradients import StepGradients
 from trimodal.training.guard import Guard, Verdict
-from trimodal.training.identity import check_identity, identity
+from trimodal.training.identity import NEEDED, check_identity, identity
 from trimodal.training.loading import load_steps
 from trimodal.training.norms import GradientNorms
 from trimodal.training.optimizer import build_optimizer, learning_rate, set_rate
@@ -83,6 +84,7 @@ def train(config: RunConfig) -> None:
     Raises:
         TrimodalError: the configuration, the data or the run directory cannot be used.
     """
+    check_launch()
     with StopRequest() as stop, ExitStack() as stack:
         accelerator = Accelerator(
             mixed_precision="bf16" if config.training.precision == "bf16" else "no",
@@ -122,7 +124,7 @@ class Trainer:
             else []
         )
         self.identity = identity(config, fingerprint)
-        checkpoint = load_newest(run.checkpoints)
+        checkpoint = load_newest(run.checkpoints, NEEDED)
         if checkpoint is not None:
             check_identity(checkpoint.state["identity"], self.identity, run.path)
         self.step = checkpoint.step if checkpoint else 0
@@ -338,7 +340,7 @@ class Trainer:
         self.optimizer.zero_grad()
         if verdict is Verdict.RELOAD:
             self._settle_saves()  # so that every rank finds the same one
-            checkpoint = load_newest(self.run.checkpoints)
+            checkpoint = load_newest(self.run.checkpoints, NEEDED)
             if checkpoint is None:
                 raise NumericError(
                     f"step {self.step + 1}: the loss is {loss} and the gradient norm {norm}, as "

@@ -1,4 +1,5 @@
 import errno
+import json
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_a_manifest_nested_deeply_is_a_damaged_one(tmp_path: Path) -> None:
     loaded = load_newest(tmp_path)
     assert loaded is not None
     assert loaded.step == 1
+
+
+@pytest.mark.parametrize(
+    "state", ["[]", "{}", '{"tokens": "ten"}', "{", "[" * 100_000, b"\xff"], ids=range(6)
+)
+def test_a_state_that_no_run_writes_is_a_damaged_one(
+    tmp_path: Path, state: str | bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its hash may be right all the same."""
+    write(tmp_path, 1)
+    path = write(tmp_path, 2) / "state.json"
+    path.write_bytes(state if isinstance(state, bytes) else state.encode())
+    manifest = json.loads(path.with_name("manifest.json").read_text())
+    manifest["files"]["state.json"] = checkpoint._entry(path)
+    path.with_name("manifest.json").write_text(json.dumps(manifest))
+    needed = {"tokens": int}
+    loaded = load_newest(tmp_path, needed)
+    assert loaded is not None
+    assert loaded.step == 1
+    fault = "state.json is not what a run writes"
+    assert capsys.readouterr().err == f"trimodal: checkpoint {path.parent} is not used: {fault}\n"
+    with pytest.raises(StorageError, match=f"step-00000002 is damaged: {fault}"):
+        load_step(tmp_path, 2, needed)
 
 
 def test_a_full_disk_leaves_the_former_checkpoint(

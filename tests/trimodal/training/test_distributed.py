@@ -1,5 +1,7 @@
 """What ranks tell each other; `tests/integration/test_two_processes.py` has real ones."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -7,10 +9,12 @@ from torch import Tensor, nn
 
 from trimodal.errors import ConfigError, NumericError
 from trimodal.streams import digest
+from trimodal.training import distributed
 from trimodal.training.distributed import (
     _bits,
     by_rank,
     check_finite,
+    check_launch,
     check_replicas,
     check_same,
     gather,
@@ -116,3 +120,44 @@ def test_each_rank_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     assert by_rank(5) == [0.0, 5.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "environment", "said", "fault"),
+    [
+        (False, {}, "", ""),
+        (False, {"WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}, "", ""),
+        (True, {"WORLD_SIZE": "2"}, "", ""),
+        (True, {"ACCELERATE_USE_CPU": "False"}, "", ""),
+        (False, {"ACCELERATE_USE_CPU": "False"}, "this machine has no GPU; training on", ""),
+        (False, {"WORLD_SIZE": "8"}, "", "8 processes were started for GPUs, and this machine"),
+    ],
+)
+def test_gpus_that_are_asked_for_and_not_there_are_told_of(
+    gpu: bool,
+    environment: dict[str, str],
+    said: str,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    with pytest.raises(ConfigError, match=fault) if fault else contextlib.nullcontext():
+        check_launch()
+    told = capsys.readouterr().err
+    assert told.startswith(f"trimodal: {said}") if said else told == ""
+
+
+def test_the_first_process_says_it_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "ACCELERATE_USE_CPU": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(distributed.time, "sleep", waited.append)
+    with pytest.raises(ConfigError, match="2 processes were started"):
+        check_launch()
+    assert waited == [distributed.FIRST_SECONDS]

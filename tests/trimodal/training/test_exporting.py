@@ -96,6 +96,8 @@ def test_what_cannot_be_exported_is_said(config: RunConfig, tmp_path: Path) -> N
         export(run, step=3)
     with pytest.raises(ConfigError, match="run is not empty"):
         export(run, out=run)
+    with pytest.raises(ConfigError, match=r"text\.model is a file, where a folder is to be"):
+        export(run, out=Path(config.data.tokenizer))
     tokenizer = Path(config.data.tokenizer)
     shutil.copy(Path(config.data.train[0]), tokenizer)
     with pytest.raises((ConfigError, StorageError)):
