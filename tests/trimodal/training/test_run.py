@@ -39,8 +39,10 @@ def test_a_forked_process_does_not_keep_the_lock_of_a_killed_one(tmp_path: Path)
     code = (
         "import os, sys, time, pathlib; from trimodal.training.run import RunDirectory; "
         "run = RunDirectory(pathlib.Path(sys.argv[1])).__enter__(); "
+        "here, there = os.pipe(); "
         "pid = os.fork(); "
-        "pid or time.sleep(60); "
+        "pid or (os.write(there, b'.'), time.sleep(60)); "
+        "os.read(here, 1); "  # a process that begins a moment later keeps it no longer than that
         "pathlib.Path(sys.argv[1], 'child').write_text(str(pid)); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
