@@ -83,7 +83,8 @@ def check_generates(to: Modality, generates: Sequence[str], param: str | None) -
         ServingError: it did not; the message says what it generates.
     """
     if to.data_name not in generates:
-        learnt = ", ".join(generates) or "nothing"
+        known = [one.data_name for one in Modality if one.data_name in generates]
+        learnt = ", ".join(known) or "nothing"
         raise unsupported(
             f"this model was not trained to generate {to.data_name}; it generates {learnt}", param
         )
