@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS = 0.015
 """What is shorter is waited for by those who come meanwhile."""
-SHARE = 0.25
+SHARE = 1.0
 """Of the time of what is longer, what may be computed for others meanwhile at most."""
 
 J = TypeVar("J")

@@ -139,11 +139,17 @@ class Scheduler:
         return future
 
     def _interpose(self) -> None:
-        """Have those who are due before more of what is running computed between its blocks."""
-        if not self.interludes.room:
+        """Have those who are due before more of what is running computed between its blocks.
+
+        Many who send little each make batches together, which is faster than one by one: what is
+        interrupted is a step of generation, or a batch of one who has more than that waiting.
+        """
+        room = self.interludes.room
+        if not room:
             return
         busy, budget = {job.sender for job in self._running}, self._budget()
-        room = self.interludes.room
+        if busy and not any(self._unanswered[sender] > budget for sender in busy):
+            return
         chosen: dict[int, float] = {}
         for number, job in self._jobs.ordered():
             seconds = self._pace.seconds(job.cost) or room

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trimodal.assembly import embedding_cost
 from trimodal.batch import Sample
 from trimodal.models import TrimodalModel
 from trimodal.models.layers import Block
@@ -42,9 +43,17 @@ class Halfway:
             hook.remove()
 
 
+LONG = "the square is red"
+"""More than a batch holds."""
+
+
 @pytest.fixture
-def halfway(model: TrimodalModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Halfway]:
+def halfway(
+    model: TrimodalModel, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Halfway]:
     """The first text that is embedded stops half-way; every batch counts as a long one."""
+    budget = embedding_cost(text_sample(LONG)) - 1
+    monkeypatch.setattr(Scheduler, "_budget", lambda _: budget)
     monkeypatch.setattr(interludes, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(interludes, "SHARE", 100.0)
     held = Halfway(model)
@@ -97,28 +106,28 @@ def together(
 def test_another_tenant_does_not_wait_for_the_end_of_a_batch(
     scripted: Any, halfway: Halfway, text_sample: MakeSample
 ) -> None:
-    samples = [text_sample(text) for text in ("the square is red", "red", "blue")]
+    samples = [text_sample(text) for text in (LONG, "red", "blue")]
     others = [("b", samples[1]), ("c", samples[2])]
     ended, results = together(scripted, halfway, samples[0], others)
     assert ended == [1, 2, 0]
-    assert scripted.batches == [["the square is red"], ["red", "blue"]]
+    assert scripted.batches == [[LONG], ["red", "blue"]]
     alone = [scripted.embed_samples([sample])["fused"][0] for sample in samples]
     assert_close(np.stack(results), np.stack(alone), "served-vs-offline")
 
 
 def test_more_of_the_same_waits(scripted: Any, halfway: Halfway, text_sample: MakeSample) -> None:
     others = [("a", text_sample("red")), ("a", text_sample("blue"))]
-    ended, _ = together(scripted, halfway, text_sample("the square is red"), others)
+    ended, _ = together(scripted, halfway, text_sample(LONG), others)
     assert ended == [0, 1, 2]
-    assert scripted.batches == [["the square is red"], ["red", "blue"]]
+    assert scripted.batches == [[LONG], ["red", "blue"]]
 
 
 def test_one_who_sends_more_than_a_batch_holds_waits(
     scripted: Any, halfway: Halfway, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scheduler, "_budget", lambda _: text_sample("red").num_tokens)
+    monkeypatch.setattr(Scheduler, "_budget", lambda _: embedding_cost(text_sample("red")))
     others = [("b", text_sample(text)) for text in ("red", "blue", "white")]
-    ended, _ = together(scripted, halfway, text_sample("the square is red"), others)
+    ended, _ = together(scripted, halfway, text_sample(LONG), others)
     assert ended[0] in (0, 1), "the first came alone"
     assert ended[-1] == 3
 
@@ -126,17 +135,25 @@ def test_one_who_sends_more_than_a_batch_holds_waits(
 def test_a_batch_is_interrupted_for_a_part_of_its_time(
     scripted: Any, halfway: Halfway, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interludes, "SHARE", 1.5)
+    one, long = (embedding_cost(text_sample(text)) for text in ("red", LONG))
+    monkeypatch.setattr(interludes, "SHARE", 1.5 * one / long)
     others = [(tenant, text_sample("red")) for tenant in "bcd"]
-    ended, _ = together(scripted, halfway, text_sample("red"), others)
+    ended, _ = together(scripted, halfway, text_sample(LONG), others)
     assert ended == [1, 0, 2, 3], "there was time for one of as many tokens"
+
+
+def test_a_batch_of_those_who_send_little_is_waited_for(
+    scripted: Any, halfway: Halfway, text_sample: MakeSample
+) -> None:
+    ended, _ = together(scripted, halfway, text_sample("red"), [("b", text_sample("blue"))])
+    assert ended == [0, 1]
 
 
 def test_a_short_batch_is_waited_for(
     scripted: Any, halfway: Halfway, text_sample: MakeSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interludes, "LEAST_SECONDS", 3600.0)
-    ended, _ = together(scripted, halfway, text_sample("red"), [("b", text_sample("blue"))])
+    ended, _ = together(scripted, halfway, text_sample(LONG), [("b", text_sample("blue"))])
     assert ended == [0, 1]
 
 
@@ -145,7 +162,7 @@ def test_one_that_fails_fails_alone(
 ) -> None:
     scripted.raises = lambda sample: sample.id == "blue"
     others = [("b", text_sample("blue")), ("c", text_sample("red"))]
-    _, (running, failed, other) = together(scripted, halfway, text_sample("white"), others)
+    _, (running, failed, other) = together(scripted, halfway, text_sample(LONG), others)
     assert isinstance(failed, ServingError)
     assert failed.status == 500
     assert abs(np.linalg.norm(running) - 1) < 1e-3
@@ -157,7 +174,7 @@ def test_one_that_nobody_waits_for_any_more_is_not_computed(
 ) -> None:
     async def main() -> None:
         async with scheduling(scripted) as scheduler:
-            running = submit(scheduler, "a", text_sample("white"))
+            running = submit(scheduler, "a", text_sample(LONG))
             await reached(halfway)
             left = submit(scheduler, "b", text_sample("blue"))
             kept = submit(scheduler, "c", text_sample("red"))
@@ -167,7 +184,7 @@ def test_one_that_nobody_waits_for_any_more_is_not_computed(
             assert not scheduler._between
 
     asyncio.run(main())
-    assert scripted.batches == [["white"], ["red"]]
+    assert scripted.batches == [[LONG], ["red"]]
 
 
 def test_what_found_no_interlude_is_next(
@@ -175,9 +192,9 @@ def test_what_found_no_interlude_is_next(
 ) -> None:
     monkeypatch.setattr(Interludes, "_pass", lambda *_: None)
     others = [("b", text_sample("blue")), ("b", text_sample("red"))]
-    ended, _ = together(scripted, halfway, text_sample("white"), others)
+    ended, _ = together(scripted, halfway, text_sample(LONG), others)
     assert ended == [0, 1, 2]
-    assert scripted.batches == [["white"], ["blue", "red"]]
+    assert scripted.batches == [[LONG], ["blue", "red"]]
 
 
 def test_what_waits_for_an_interlude_fails_when_the_server_stops(
@@ -185,7 +202,7 @@ def test_what_waits_for_an_interlude_fails_when_the_server_stops(
 ) -> None:
     async def main() -> list[Any]:
         async with scheduling(scripted) as scheduler:
-            futures = [submit(scheduler, "a", text_sample("white"))]
+            futures = [submit(scheduler, "a", text_sample(LONG))]
             await reached(halfway)
             futures.append(submit(scheduler, "b", text_sample("blue")))
             await scheduler.stop()
