@@ -3,6 +3,7 @@
 python -m benchmarks.serving compare --peer peers/infinity/bin/infinity_emb --json OUT
 python -m benchmarks.serving overhead cold overload abandoned kill bombs soak --json OUT
 python -m benchmarks.serving noisy quota batching
+python -m benchmarks.serving drawing --demo runs/demo/model
 
 Servers run on core 0 with one thread, the load comes from a process on core 1. Models have random
 weights. The peer has an environment of its own, of benchmarks/requirements-serving.txt.
@@ -20,6 +21,7 @@ from typing import Any
 from benchmarks.serving import abuse, models
 from benchmarks.serving.batching import batching
 from benchmarks.serving.comparison import Rounds, compare
+from benchmarks.serving.drawing import drawing
 from benchmarks.serving.overhead import overhead
 from benchmarks.serving.servers import Server
 
@@ -94,6 +96,7 @@ def _figures(place: Path, options: Any) -> dict[str, Callable[[], dict[str, Any]
         "batching": lambda: batching(
             models.writer(place / "writer"), Rounds(options.rounds, options.seconds)
         ),
+        "drawing": lambda: drawing(demo(), place / "drawing.json", options.seconds),
         "soak": lambda: on(towers(), lambda server: abuse.soak(server, options.soak_seconds)),
     }
 
