@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from trimodal.batch import Modality
 from trimodal_serving.errors import internal
@@ -24,7 +24,6 @@ PING_SECONDS = 15.0
 
 EVENTS = "text/event-stream"
 Events = AsyncIterator[dict[str, Any]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

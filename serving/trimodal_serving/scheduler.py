@@ -94,6 +94,8 @@ class Scheduler:
         self._meter = meter
         self._jobs: Turns[_Job] = Turns(PRICES)
         self._running: list[_Job] = []
+        self._busy: set[Sender] = set()
+        """Of those."""
         self.interludes: Interludes[_Job] = Interludes(self._compute_between)
         self._between: set[_Job] = set()
         """Jobs that wait for an interlude, or are computed in one."""
@@ -125,7 +127,7 @@ class Scheduler:
         Raises, when awaited:
             ServingError: the model failed on this sample, or the server stops.
         """
-        future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[np.ndarray] = self._loop.create_future()
         cost, flow = embedding_cost(sample), current().flow
         lane = "+".join(modality.data_name for modality in sorted(sample.media))
         sender = flow, lane
@@ -135,7 +137,9 @@ class Scheduler:
         self._unanswered[sender] += cost
         future.add_done_callback(lambda done: self._left(number, job, done))
         self._arrived.set()
-        self._interpose()
+        # most often it is more of the same, or nothing long is computed
+        if self.interludes.room and sender not in self._busy:
+            self._interpose()
         return future
 
     def _interpose(self) -> None:
@@ -144,10 +148,7 @@ class Scheduler:
         Many who send little each make batches together, which is faster than one by one: what is
         interrupted is a step of generation, or a batch of one who has more than that waiting.
         """
-        room = self.interludes.room
-        if not room:
-            return
-        busy, budget = {job.sender for job in self._running}, self._budget()
+        room, busy, budget = self.interludes.room, self._busy, self._budget()
         if busy and not any(self._unanswered[sender] > budget for sender in busy):
             return
         chosen: dict[int, float] = {}
@@ -292,19 +293,19 @@ class Scheduler:
         if not batch:  # all were cancelled a moment ago; their callbacks take them out
             await asyncio.sleep(0)
             return False
+        self._busy = {job.sender for job in batch}
         start = time.monotonic()
         self.interludes.begin(self._pace.seconds(sum(job.cost for job in batch)) or 0.0)
         results = await self._computed([job.sample for job in batch])
         self._measure(batch, start, time.monotonic() - start - self.interludes.end())
         for job, result in zip(batch, results, strict=True):
             deliver(job.future, result)
-        self._running = []
+        self._running, self._busy = [], set()
         return all(map(is_internal, results))
 
     async def _computed(self, samples: Sequence[Sample]) -> Results:
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, self._compute, samples)
+            return await self._loop.run_in_executor(self._executor, self._compute, samples)
         except Exception as error:
             return [internal(cause=error) for _ in samples]
 

@@ -138,7 +138,9 @@ def _named(entries: Any, where: str, key: str, name: str) -> Iterator[tuple[str,
             raise DataError(f"{place}: expected an object, got {reprlib.repr(entry)}")
         found: Any = entry.get(key)
         if type(found) not in (int, str):
-            raise DataError(f"{place}: {key} must be a number, got {reprlib.repr(found)}")
+            raise DataError(
+                f"{place}: {key} must be a number or a string, got {reprlib.repr(found)}"
+            )
         if not isinstance(text := entry.get(name), str):
             raise DataError(f"{place}: {name} must be a string, got {reprlib.repr(text)}")
         yield place, found, text

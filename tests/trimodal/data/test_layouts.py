@@ -200,7 +200,7 @@ PICTURE: dict[str, Any] = {"id": 1, "file_name": "1.png"}
         ([PICTURE, 7], [], r":images\[1\]: expected an object, got 7"),
         ([PICTURE | {"file_name": 7}], [], r":images\[0\]: file_name must be a string, got 7"),
         ([PICTURE, PICTURE | {"id": "2"}], [], r":images\[1\]: id '2' is of another type than"),
-        ([PICTURE | {"id": [1]}], [], r":images\[0\]: id must be a number, got \[1\]"),
+        ([PICTURE | {"id": [1]}], [], r":images\[0\]: id must be a number or a string, got \[1\]"),
         ([PICTURE | {"file_name": "../y"}], [], r":images\[0\]: '\.\./y' leads out of .*/x"),
         ([PICTURE], [{"image_id": 1}], r":annotations\[0\]: caption must be a string, got None"),
         (
